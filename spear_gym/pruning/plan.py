@@ -1,0 +1,182 @@
+"""Plans: which channels of each prunable group are kept."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import floor
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from spear_gym.snn.graph import PrunableGroup
+
+PLAN_FORMAT = "spear-gym plan 1"
+
+
+class PlanError(ValueError):
+    """A plan, or the limits it is made under, do not fit the network."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """The kept channel indices of every prunable group.
+
+    Attributes:
+        groups: group names in the order of decision.
+        channels: unpruned number of channels of each group.
+        kept: kept channel indices of each group, ascending.
+    """
+
+    groups: tuple[str, ...]
+    channels: tuple[int, ...]
+    kept: tuple[tuple[int, ...], ...]
+
+    @property
+    def counts(self) -> tuple[int, ...]:
+        """Channels kept per group."""
+        return tuple(len(kept) for kept in self.kept)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON values; :meth:`from_json` reads them back."""
+        return {
+            "format": PLAN_FORMAT,
+            "groups": [
+                {"name": name, "channels": channels, "kept": list(kept)}
+                for name, channels, kept in zip(self.groups, self.channels, self.kept, strict=True)
+            ],
+        }
+
+    @classmethod
+    def from_json(cls, data: Any) -> Plan:
+        """Reads :meth:`to_json`'s form.
+
+        Raises:
+            PlanError: when it is not such a form, or an index is out of range.
+        """
+        if not isinstance(data, dict) or data.get("format") != PLAN_FORMAT:
+            raise PlanError(f"this is no plan: its 'format' is not '{PLAN_FORMAT}'")
+        try:
+            names = tuple(str(g["name"]) for g in data["groups"])
+            channels = tuple(int(g["channels"]) for g in data["groups"])
+            kept = tuple(tuple(int(i) for i in g["kept"]) for g in data["groups"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise PlanError(f"the plan is damaged: {error!r}") from error
+        for name, total, indices in zip(names, channels, kept, strict=True):
+            if not indices or sorted(set(indices)) != list(indices):
+                raise PlanError(f"group '{name}': kept indices must be ascending and not empty")
+            if indices[0] < 0 or indices[-1] >= total:
+                raise PlanError(f"group '{name}': kept indices must lie in 0..{total - 1}")
+        return cls(names, channels, kept)
+
+    @classmethod
+    def loads(cls, text: str) -> Plan:
+        """Reads a plan from JSON text; raises :class:`PlanError` when it is not one."""
+        try:
+            return cls.from_json(json.loads(text))
+        except json.JSONDecodeError as error:
+            raise PlanError(f"the plan is not valid JSON: {error}") from error
+
+
+@dataclass(frozen=True)
+class PlanSpace:
+    """All plans that an agent can choose from.
+
+    Attributes:
+        groups: the prunable groups in the order of decision.
+        rankings: for each group all channel indices, most important first.
+        channel_multiple: kept counts are multiples of this (m in the design).
+        min_channels: fewest channels that a group keeps.
+        max_ratio: largest prune ratio.
+    """
+
+    groups: tuple[PrunableGroup, ...]
+    rankings: tuple[tuple[int, ...], ...]
+    channel_multiple: int = 1
+    min_channels: int = 1
+    max_ratio: float = 0.9
+
+    def __post_init__(self) -> None:
+        if not self.groups:
+            raise PlanError(
+                "the network has no prunable layer: network inputs and class outputs are never "
+                "pruned; at least one hidden convolution or linear layer is needed"
+            )
+        if not 0.0 < self.max_ratio < 1.0:
+            raise PlanError(f"max_ratio is {self.max_ratio}; it must lie inside (0, 1)")
+        narrowest = min(self.groups, key=lambda group: group.channels)
+        for name in ("channel_multiple", "min_channels"):
+            value = getattr(self, name)
+            if not 1 <= value <= narrowest.channels:
+                raise PlanError(
+                    f"{name} is {value}; it must lie in 1..{narrowest.channels}, the channels of "
+                    f"the narrowest group '{narrowest.name}'"
+                )
+
+    def __len__(self) -> int:
+        return len(self.groups)
+
+    def count(self, index: int, ratio: float) -> int:
+        """Channels kept by group ``index`` at a prune ratio (DESIGN section 3, "Plan").
+
+        The ratio passes through float32, so that every agent's ratios mean the same plan.
+        """
+        channels, m = self.groups[index].channels, self.channel_multiple
+        ratio = float(np.float32(ratio))
+        count = floor((1.0 - ratio) * channels / m + 0.5) * m
+        return min(max(count, self.min_channels), channels)
+
+    def counts(self, ratios: Sequence[float] | np.ndarray) -> tuple[int, ...]:
+        """Channels kept per group at a vector of prune ratios, clipped to [0, max_ratio].
+
+        Raises:
+            PlanError: for a wrong number of ratios or a NaN.
+        """
+        values = np.asarray(ratios, dtype=np.float64).reshape(-1)
+        if len(values) != len(self):
+            raise PlanError(f"{len(values)} ratios given; the network has {len(self)} groups")
+        if not np.isfinite(values).all():
+            raise PlanError(f"ratios must be finite numbers, got {values.tolist()}")
+        clipped = np.clip(values, 0.0, self.max_ratio)
+        return tuple(self.count(i, float(ratio)) for i, ratio in enumerate(clipped))
+
+    def kept(self, index: int, count: int) -> Tensor:
+        """Kept channel indices of group ``index``, int64, ascending."""
+        return torch.tensor(sorted(self.rankings[index][:count]), dtype=torch.int64)
+
+    def plan(self, counts: Sequence[int]) -> Plan:
+        """The plan that keeps the best-ranked channels of every group."""
+        kept = tuple(tuple(self.kept(i, n).tolist()) for i, n in enumerate(counts))
+        return Plan(
+            tuple(group.name for group in self.groups),
+            tuple(group.channels for group in self.groups),
+            kept,
+        )
+
+    def from_ratios(self, ratios: Sequence[float] | np.ndarray) -> Plan:
+        """The plan at a vector of prune ratios."""
+        return self.plan(self.counts(ratios))
+
+    def smallest_counts(self) -> tuple[int, ...]:
+        """The counts at max_ratio everywhere."""
+        return self.counts([self.max_ratio] * len(self))
+
+
+def kept_by_space(plan: Plan, groups: tuple[PrunableGroup, ...]) -> dict[int, Tensor]:
+    """The plan as kept indices by channel space; groups that keep everything are left out.
+
+    Raises:
+        PlanError: when the plan was made for another network.
+    """
+    expected = tuple((group.name, group.channels) for group in groups)
+    actual = tuple(zip(plan.groups, plan.channels, strict=True))
+    if actual != expected:
+        raise PlanError(f"the plan is for groups {actual}, the network has {expected}")
+    return {
+        group.space: torch.tensor(kept, dtype=torch.int64)
+        for group, kept in zip(groups, plan.kept, strict=True)
+        if len(kept) < group.channels
+    }

@@ -1,0 +1,89 @@
+"""Parameters of one layer, sliced to the kept channels.
+
+Simulation and surgery both take their weights from here, so a sliced run and the pruned network
+cannot disagree.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import snntorch as snn
+from torch import Tensor, nn
+
+from spear_gym.snn.graph import Kept, Kind, Node, SpikingGraph, kept_features
+
+
+@dataclass(frozen=True, slots=True)
+class Axes:
+    """Kept indices along a node's input and output channel axes, ``None`` for all."""
+
+    inputs: Tensor | None
+    outputs: Tensor | None
+
+
+def axes(graph: SpikingGraph, node: Node, kept: Kept) -> Axes:
+    """Kept indices along the channel axes of a single-input node."""
+    source = graph.nodes[node.inputs[0]]
+    return Axes(kept_features(source.channels, kept), kept_features(node.channels, kept))
+
+
+def sliced_tensors(graph: SpikingGraph, node: Node, kept: Kept) -> dict[str, Tensor]:
+    """The tensors of a node's module that pruning changes, sliced.
+
+    Args:
+        graph: the unpruned graph.
+        node: a node with a module.
+        kept: kept channels by space.
+
+    Returns:
+        Tensor name within the module -> sliced tensor (the original where nothing is cut).
+    """
+    module = graph.module(node)
+    cut = axes(graph, node, kept)
+    if node.kind is Kind.CONV:
+        assert isinstance(module, nn.Conv1d | nn.Conv2d)
+        inputs = cut.inputs if module.groups == 1 else None
+        return _connection(module.weight, module.bias, inputs, cut.outputs)
+    if node.kind is Kind.LINEAR:
+        assert isinstance(module, nn.Linear)
+        return _connection(module.weight, module.bias, cut.inputs, cut.outputs)
+    if node.kind is Kind.NORM:
+        assert isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d)
+        named = {
+            "weight": module.weight,
+            "bias": module.bias,
+            "running_mean": module.running_mean,
+            "running_var": module.running_var,
+        }
+        return {k: _take(v, 0, cut.outputs) for k, v in named.items() if v is not None}
+    if node.kind is Kind.NEURON:
+        assert isinstance(module, snn.Leaky)
+        neuron: dict[str, Tensor] = {
+            "beta": module.beta,
+            "threshold": module.threshold,
+            "graded_spikes_factor": module.graded_spikes_factor,
+        }
+        return {k: _take_neuron(v, node, cut.outputs) for k, v in neuron.items()}
+    return {}
+
+
+def _connection(
+    weight: Tensor, bias: Tensor | None, inputs: Tensor | None, outputs: Tensor | None
+) -> dict[str, Tensor]:
+    sliced = {"weight": _take(_take(weight, 0, outputs), 1, inputs)}
+    if bias is not None:
+        sliced["bias"] = _take(bias, 0, outputs)
+    return sliced
+
+
+def _take(tensor: Tensor, axis: int, index: Tensor | None) -> Tensor:
+    return tensor if index is None else tensor.index_select(axis, index.to(tensor.device))
+
+
+def _take_neuron(tensor: Tensor, node: Node, index: Tensor | None) -> Tensor:
+    """Slices a neuron parameter along the axis that broadcasts against the channels, if any."""
+    axis = tensor.dim() - len(node.shape)
+    if index is None or axis < 0 or tensor.shape[axis] == 1:
+        return tensor
+    return tensor.index_select(axis, index.to(tensor.device))

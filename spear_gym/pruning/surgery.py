@@ -1,0 +1,95 @@
+"""Surgery: a really smaller network of the same classes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from spear_gym.pruning.plan import Plan, PlanError, kept_by_space
+from spear_gym.pruning.slicing import sliced_tensors
+from spear_gym.snn.graph import Kind, SpikingGraph
+from spear_gym.snn.trace import private_copy, reset_neurons
+
+
+def prune_network(
+    graph: SpikingGraph, plan: Plan, updates: Mapping[str, Mapping[str, Tensor]] | None = None
+) -> nn.Module:
+    """Cuts the channels that a plan removes out of a copy of the network.
+
+    Args:
+        graph: the unpruned, traced network.
+        plan: which channels stay.
+        updates: tensors to install afterwards by node name, for example recalibrated BatchNorm
+            statistics.
+
+    Returns:
+        A smaller module of the same class, in eval mode, that runs under plain snnTorch. Its
+        neurons are not in snnTorch's global list (see ``register_neurons``).
+
+    Raises:
+        PlanError: when the plan was made for another network.
+    """
+    kept = kept_by_space(plan, graph.groups)
+    model = private_copy(graph.model)
+    for node in graph.nodes:
+        if node.module is None or node.kind is Kind.DROPOUT:
+            continue
+        tensors = dict(sliced_tensors(graph, node, kept))
+        tensors.update((updates or {}).get(node.name, {}))
+        _install(model.get_submodule(node.module), node.kind, tensors)
+    reset_neurons(model)
+    return model
+
+
+def _install(module: nn.Module, kind: Kind, tensors: dict[str, Tensor]) -> None:
+    for name, tensor in tensors.items():
+        value = tensor.detach().clone()
+        if name in module._parameters:
+            trainable = module._parameters[name].requires_grad  # type: ignore[union-attr]
+            module._parameters[name] = nn.Parameter(value, requires_grad=trainable)
+        else:
+            module._buffers[name] = value
+    if kind is Kind.CONV:
+        assert isinstance(module, nn.Conv1d | nn.Conv2d)
+        outputs, inputs = tensors["weight"].shape[:2]
+        depthwise = module.groups == module.in_channels == module.out_channels > 1
+        module.groups = outputs if depthwise else module.groups
+        module.out_channels, module.in_channels = outputs, inputs * module.groups
+    elif kind is Kind.LINEAR:
+        assert isinstance(module, nn.Linear)
+        module.out_features, module.in_features = tensors["weight"].shape
+    elif kind is Kind.NORM:
+        assert isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d)
+        module.num_features = len(tensors["running_mean"])
+
+
+def check_surgery(graph: SpikingGraph, inputs: Tensor) -> None:
+    """Checks that the network's own forward still runs once channels are gone.
+
+    Hard-coded sizes (``x.view(-1, 1024)``, ``torch.zeros(batch, 64)``) only show then.
+
+    Args:
+        graph: the traced network.
+        inputs: a small batch as the module's forward takes it.
+
+    Raises:
+        PlanError: when the pruned network's forward fails.
+    """
+    kept = tuple(
+        tuple(range(max(1, group.channels - 1 - index % 2)))
+        for index, group in enumerate(graph.groups)
+    )
+    names = tuple(group.name for group in graph.groups)
+    plan = Plan(names, tuple(group.channels for group in graph.groups), kept)
+    model = prune_network(graph, plan)
+    try:
+        with torch.no_grad():
+            model(inputs.clone())
+    except (RuntimeError, ValueError, IndexError) as error:
+        raise PlanError(
+            "the network's forward fails once channels are removed, so it has a size written into "
+            f"it: {error}; write x.flatten(1) for x.view(-1, 1024), and take sizes from the "
+            "tensors or the layers"
+        ) from error

@@ -1,0 +1,139 @@
+"""The same pass with gradients: time folded into the batch, the user's own surrogate gradients."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import snntorch as snn
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from spear_gym.simulation.layers import combine, connect, fold, normalise, unfold
+from spear_gym.snn.graph import CONNECTIONS, Kind, Node, SpikingGraph
+
+BnTime = Literal["step", "pooled"]
+
+
+def forward(
+    graph: SpikingGraph,
+    inputs: Tensor,
+    num_steps: int,
+    *,
+    training: bool,
+    bn_time: BnTime = "step",
+) -> Tensor:
+    """The readout of a batch, differentiable in the parameters of ``graph.model``.
+
+    Args:
+        graph: a traced network, pruned or not.
+        inputs: ``(batch, channel, ...)``, or ``(batch, time, channel, ...)`` when it varies.
+        num_steps: time steps T.
+        training: BatchNorm normalises by the batch and updates its running statistics; dropout
+            drops.
+        bn_time: ``"step"`` normalises each time step by itself, as snnTorch's loop does;
+            ``"pooled"`` all of them together.
+
+    Returns:
+        ``(batch, classes)``: mean current, spike count or mean membrane (``graph.readout``).
+    """
+    values: dict[int, Tensor] = {}
+    for node in graph.nodes:
+        sources = [values[i] for i in node.inputs]
+        if node.kind is Kind.INPUT:
+            value = inputs.transpose(0, 1) if graph.varying else inputs[None]
+        elif node.kind in CONNECTIONS:
+            module = graph.module(node)
+            value = connect(node, module, dict(module.named_parameters()), sources[0])
+        elif node.kind is Kind.NORM:
+            value = _norm(graph.module(node), sources[0], num_steps, training, bn_time)
+        elif node.kind is Kind.NEURON:
+            neuron = graph.module(node)
+            assert isinstance(neuron, snn.Leaky)
+            wanted = node.index == graph.output and graph.readout == "membrane"
+            value = fire(neuron, sources[0], num_steps, membrane=wanted)
+        elif node.kind is Kind.DROPOUT and training:
+            value = _drop(graph, node, sources[0].expand(num_steps, *sources[0].shape[1:]))
+        else:
+            value = combine(node, sources)
+        values[node.index] = value
+    output = values[graph.output]
+    return output.sum(0) if graph.readout == "spikes" else output.mean(0)
+
+
+def fire(neuron: snn.Leaky, current: Tensor, num_steps: int, *, membrane: bool = False) -> Tensor:
+    """A layer of ``snntorch.Leaky`` over time, with its surrogate gradient.
+
+    Args:
+        neuron: its parameters, reset mechanism and surrogate.
+        current: ``(time, batch, ...)``, a time axis of 1 for a static input.
+        num_steps: time steps T.
+        membrane: return membrane potentials instead of spikes.
+
+    Returns:
+        ``(num_steps, batch, ...)``.
+    """
+    beta, threshold = neuron.beta.clamp(0, 1), neuron.threshold
+    subtract, zero = neuron.reset_mechanism == "subtract", neuron.reset_mechanism == "zero"
+    outputs = []
+    # Unbound once: indexing step by step would fill a zero gradient of full length at every step.
+    frames = current.unbind(0)
+    mem = reset = torch.zeros_like(frames[0])
+    for step in range(num_steps):
+        now = frames[step if len(frames) > 1 else 0]
+        if zero and step:
+            mem = (1 - reset) * mem
+        mem = beta * mem + now if step else now
+        if subtract and step:
+            mem = mem - reset * threshold
+        fired = neuron.spike_grad(mem - threshold)
+        spikes = fired * neuron.graded_spikes_factor
+        if not neuron.reset_delay and (subtract or zero):
+            correction = spikes / neuron.graded_spikes_factor - reset
+            mem = mem - correction * (threshold if subtract else mem)
+            reset = neuron.spike_grad(mem - threshold).detach()
+        else:
+            reset = fired.detach()
+        outputs.append(mem if membrane else spikes)
+    return torch.stack(outputs)
+
+
+def _norm(
+    module: nn.Module, value: Tensor, num_steps: int, training: bool, bn_time: BnTime
+) -> Tensor:
+    assert isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d)
+    if not training:
+        tensors = dict(module.named_parameters()) | dict(module.named_buffers())
+        return normalise(module, tensors, value)
+    if module.momentum is None:
+        raise ValueError("BatchNorm with momentum=None (cumulative average) cannot be fine-tuned")
+    if len(value) == 1:
+        # The step loop normalises the same values T times; its running statistics then move as
+        # far as one update with this momentum.
+        steps = num_steps if bn_time == "step" else 1
+        return unfold(_batch_norm(module, fold(value), 1 - (1 - module.momentum) ** steps), value)
+    if bn_time == "pooled":
+        return unfold(_batch_norm(module, fold(value), module.momentum), value)
+    return torch.stack([_batch_norm(module, frame, module.momentum) for frame in value])
+
+
+def _batch_norm(module: nn.BatchNorm1d | nn.BatchNorm2d, value: Tensor, momentum: float) -> Tensor:
+    return F.batch_norm(
+        value,
+        module.running_mean,
+        module.running_var,
+        module.weight,
+        module.bias,
+        True,
+        momentum,
+        module.eps,
+    )
+
+
+def _drop(graph: SpikingGraph, node: Node, value: Tensor) -> Tensor:
+    if node.function is not None:
+        rate = float(node.function.keywords["p"])  # type: ignore[attr-defined]
+        return F.dropout(value, rate, training=True)
+    module = graph.module(node)
+    # The modules drop whole channels of a (batch, channel, ...) tensor, so time is folded.
+    return unfold(module(fold(value)), value)

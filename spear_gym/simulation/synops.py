@@ -1,0 +1,115 @@
+"""Synaptic operations (SynOps): exact fan-outs and integer counts.
+
+    SynOps of a layer = mean over samples of  sum_t sum_i [x_i(t) != 0] * fanout_i
+
+x_i(t) is input i of the layer at time step t; fanout_i counts the surviving synapses that leave
+it, exactly at borders, strides, padding, dilation and groups (DESIGN section 3). Zero-valued
+weights count. Totals are integers until the mean over samples.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True, slots=True)
+class LayerCount:
+    """What a connection layer did over all samples and time steps.
+
+    Attributes:
+        synops: synaptic operations; 0 for an analog layer.
+        macs: multiply-accumulates per simulated step summed over steps; 0 unless analog.
+        macs_once: the same with a static input computed once instead of at every step.
+        active: non-zero inputs.
+        inputs: inputs, active or not.
+    """
+
+    synops: int
+    macs: int
+    macs_once: int
+    active: int
+    inputs: int
+
+    @property
+    def input_rate(self) -> float:
+        """Share of the inputs that are non-zero (firing rate per time step)."""
+        return self.active / self.inputs if self.inputs else 0.0
+
+
+def fanout_map(module: nn.Module, spatial: tuple[int, ...]) -> Tensor:
+    """Synapses per output channel that leave each input position.
+
+    Args:
+        module: convolution or linear layer.
+        spatial: spatial size of the input, ``()`` for a linear layer.
+
+    Returns:
+        int64 of shape ``spatial``.
+    """
+    if isinstance(module, nn.Linear):
+        return torch.ones((), dtype=torch.int64)
+    assert isinstance(module, nn.Conv1d | nn.Conv2d)
+    axes = [
+        _axis_fanout(size, kernel, stride, dilation, *pads)
+        for size, kernel, stride, dilation, pads in zip(
+            spatial,
+            module.kernel_size,
+            module.stride,
+            module.dilation,
+            _paddings(module),
+            strict=True,
+        )
+    ]
+    total = axes[0]
+    for axis in axes[1:]:
+        total = np.multiply.outer(total, axis)
+    return torch.from_numpy(total)
+
+
+def _paddings(module: nn.Conv1d | nn.Conv2d) -> list[tuple[int, int]]:
+    if module.padding == "valid":
+        return [(0, 0)] * len(module.kernel_size)
+    if module.padding == "same":
+        totals = [d * (k - 1) for d, k in zip(module.dilation, module.kernel_size, strict=True)]
+        return [(total // 2, total - total // 2) for total in totals]
+    return [(int(p), int(p)) for p in module.padding]
+
+
+def _axis_fanout(
+    size: int, kernel: int, stride: int, dilation: int, before: int, after: int
+) -> np.ndarray:
+    """How many (output, tap) pairs read each input position along one axis."""
+    outputs = (size + before + after - dilation * (kernel - 1) - 1) // stride + 1
+    read = np.add.outer(np.arange(outputs) * stride - before, np.arange(kernel) * dilation)
+    inside = read[(read >= 0) & (read < size)]
+    return np.bincount(inside, minlength=size).astype(np.int64)
+
+
+def count_layer(
+    value: Tensor, fanout: Tensor, outputs_per_input: int, num_steps: int, *, analog: bool
+) -> LayerCount:
+    """Counts a layer's operations.
+
+    Args:
+        value: its input, ``(time, batch, channels, *spatial)``; a time axis of 1 stands for the
+            same value at all ``num_steps`` steps.
+        fanout: :func:`fanout_map`, ``spatial``.
+        outputs_per_input: output channels that each input channel reaches (outputs / groups).
+        num_steps: time steps T.
+        analog: count MACs instead.
+    """
+    repeats = num_steps // value.shape[0]
+    fanout = fanout.to(value.device)
+    if analog:
+        synapses = int(fanout.sum()) * outputs_per_input
+        once = value.shape[0] * value.shape[1] * value.shape[2] * synapses
+        active = int((value != 0).sum()) * repeats
+        return LayerCount(0, once * repeats, once, active, value.numel() * repeats)
+    per_position = (value != 0).sum((0, 1, 2))
+    synops = int((per_position * fanout).sum()) * outputs_per_input * repeats
+    active = int(per_position.sum()) * repeats
+    return LayerCount(synops, 0, 0, active, value.numel() * repeats)

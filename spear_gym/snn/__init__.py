@@ -1,0 +1,1 @@
+"""What is pruned: spiking networks, and how their structure is read."""

@@ -1,0 +1,198 @@
+"""The SpikingGraph: one time step of a spiking network, as a list of nodes.
+
+A traced network is reduced to the operations of a single time step in execution order. Everything
+later (plans, simulation, surgery, training) reads this graph and none of it reads the user's
+``forward`` again.
+
+Channels are tracked through the graph as *spaces*: a space is a set of channels that must be kept
+or removed together. A node's channel axis is a sequence of :class:`Segment`, each naming its space.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+Readout = Literal["current", "spikes", "membrane"]
+Port = Literal["value", "spikes", "membrane"]
+Idiom = Literal["step", "loop"]
+
+
+class Kind(StrEnum):
+    """What a node of the graph computes."""
+
+    INPUT = "input"
+    CONV = "conv"
+    LINEAR = "linear"
+    NORM = "norm"
+    NEURON = "neuron"
+    POOL = "pool"
+    DROPOUT = "dropout"
+    FLATTEN = "flatten"
+    ADD = "add"
+    CONCAT = "concat"
+
+
+CONNECTIONS = frozenset({Kind.CONV, Kind.LINEAR})
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """A run of channels on a channel axis.
+
+    Attributes:
+        space: the channel space these channels belong to.
+        size: number of channels of the space (unpruned).
+        repeat: consecutive features per channel; above 1 behind a flatten (height x width).
+    """
+
+    space: int
+    size: int
+    repeat: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """One operation of a time step.
+
+    Attributes:
+        index: position in ``SpikingGraph.nodes``, which is execution order.
+        kind: what it computes.
+        name: module path, or the function's name made unique.
+        inputs: indices of the nodes it reads.
+        module: path of the module that owns its parameters, ``None`` for functions.
+        function: the parameter-free operation of pools, flattens and dropouts.
+        shape: output shape of one sample at one time step, unpruned, channels first.
+        channels: the channel axis, as segments.
+        static: the same at every time step (before the first neuron, input shown constantly).
+        analog: reached from a non-event input without passing a neuron.
+    """
+
+    index: int
+    kind: Kind
+    name: str
+    inputs: tuple[int, ...]
+    module: str | None
+    function: Callable[[Tensor], Tensor] | None
+    shape: tuple[int, ...]
+    channels: tuple[Segment, ...]
+    static: bool
+    analog: bool
+
+
+@dataclass(frozen=True, slots=True)
+class PrunableGroup:
+    """Output channels that are kept or removed together (DESIGN: one layer, or tied layers).
+
+    Attributes:
+        name: the first member's module path.
+        space: the channel space.
+        channels: number of channels, unpruned.
+        members: indices of the connection nodes that produce these channels, execution order.
+    """
+
+    name: str
+    space: int
+    channels: int
+    members: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class SpikingGraph:
+    """A traced spiking network.
+
+    Attributes:
+        model: the traced copy of the user's module, in eval mode, its neurons reset.
+        nodes: operations of one time step in execution order; node 0 is the input.
+        groups: the prunable groups in the order in which they are decided.
+        output: the node whose value is read out.
+        readout: what is read of it (section "Readout" of the design).
+        varying: the input is a frame per time step; otherwise an image shown at every step.
+        idiom: ``"step"`` (the module is one time step) or ``"loop"`` (it loops over time itself).
+        traced_steps: time steps seen in the trace: 1 for ``"step"``.
+    """
+
+    model: nn.Module
+    nodes: tuple[Node, ...]
+    groups: tuple[PrunableGroup, ...]
+    output: int
+    readout: Readout
+    varying: bool
+    idiom: Idiom
+    traced_steps: int
+
+    @property
+    def connections(self) -> tuple[Node, ...]:
+        """Convolutions and linear layers, in execution order."""
+        return tuple(node for node in self.nodes if node.kind in CONNECTIONS)
+
+    @property
+    def neurons(self) -> tuple[Node, ...]:
+        """Spiking neuron layers, in execution order."""
+        return tuple(node for node in self.nodes if node.kind is Kind.NEURON)
+
+    @property
+    def classifier(self) -> Node:
+        """The connection layer that produces the class outputs.
+
+        Raises:
+            ValueError: when no linear layer leads straight to the output.
+        """
+        node = self.nodes[self.output]
+        while node.kind not in CONNECTIONS:
+            if len(node.inputs) != 1:
+                raise ValueError(f"no single connection layer feeds the output node '{node.name}'")
+            node = self.nodes[node.inputs[0]]
+        return node
+
+    def module(self, node: Node) -> nn.Module:
+        """The module of a node that has one."""
+        if node.module is None:
+            raise ValueError(f"node '{node.name}' ({node.kind}) has no module")
+        return self.model.get_submodule(node.module)
+
+    def rebind(self, model: nn.Module) -> SpikingGraph:
+        """The same graph over another module with the same layers (a pruned copy, say)."""
+        return SpikingGraph(
+            model,
+            self.nodes,
+            self.groups,
+            self.output,
+            self.readout,
+            self.varying,
+            self.idiom,
+            self.traced_steps,
+        )
+
+
+Kept = Mapping[int, Tensor]
+"""Channel space -> kept channel indices (int64, ascending). A space that is absent keeps all."""
+
+
+def kept_features(channels: tuple[Segment, ...], kept: Kept) -> Tensor | None:
+    """Indices kept along a node's channel axis.
+
+    Args:
+        channels: the node's channel axis.
+        kept: kept channels by space.
+
+    Returns:
+        int64 indices, ascending, or ``None`` when every channel is kept.
+    """
+    if not any(segment.space in kept for segment in channels):
+        return None
+    pieces, offset = [], 0
+    for segment in channels:
+        index = kept.get(segment.space)
+        if index is None:
+            index = torch.arange(segment.size)
+        if segment.repeat > 1:
+            index = (index[:, None] * segment.repeat + torch.arange(segment.repeat)).flatten()
+        pieces.append(index + offset)
+        offset += segment.size * segment.repeat
+    return torch.cat(pieces)

@@ -1,0 +1,128 @@
+"""A trace replayed with the network's own layers, step by step, and compared with its forward."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import snntorch as snn
+import torch
+from torch import Tensor
+
+from spear_gym.snn.errors import TraceError
+from spear_gym.snn.graph import Kind, Node, SpikingGraph
+from spear_gym.snn.meanings import Series
+
+FLIP_TOLERANCE = 0.01
+"""Share of outputs that may differ; reordered float32 sums flip a spike now and then."""
+
+
+def replay(graph: SpikingGraph, inputs: Tensor, node: int, port: str) -> Tensor:
+    """The value of one node at every time step.
+
+    Args:
+        graph: the trace.
+        inputs: ``(batch, ...)``, or ``(time, batch, ...)`` when the graph's input varies.
+        node: index of the node.
+        port: ``"value"``, ``"spikes"`` or ``"membrane"``.
+
+    Returns:
+        ``(time, batch, ...)``.
+    """
+    steps = graph.traced_steps if graph.idiom == "loop" else (len(inputs) if graph.varying else 1)
+    membranes: dict[int, Tensor] = {}
+    recorded = []
+    with torch.no_grad():
+        for step in range(steps):
+            values: dict[int, Tensor] = {0: inputs[step] if graph.varying else inputs}
+            for current in graph.nodes[1:]:
+                sources = [values[i] for i in current.inputs]
+                if current.kind is Kind.NEURON:
+                    values[current.index], membranes[current.index] = _fire(
+                        graph, current, sources[0], membranes.get(current.index)
+                    )
+                else:
+                    values[current.index] = _apply(graph, current, sources)
+            recorded.append(membranes[node] if port == "membrane" else values[node])
+    return torch.stack(recorded)
+
+
+def _fire(
+    graph: SpikingGraph, node: Node, current: Tensor, membrane: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    neuron = graph.module(node)
+    assert isinstance(neuron, snn.Leaky)
+    neuron.mem = torch.zeros_like(current) if membrane is None else membrane
+    output = snn.Leaky.forward(neuron, current)
+    return (output[0] if isinstance(output, tuple) else output), neuron.mem
+
+
+def _apply(graph: SpikingGraph, node: Node, sources: list[Tensor]) -> Tensor:
+    if node.kind is Kind.ADD:
+        return sources[0] + sources[1]
+    if node.kind is Kind.CONCAT:
+        return torch.cat(sources, 1)
+    if node.kind is Kind.FLATTEN:
+        return sources[0].flatten(1)
+    if node.kind is Kind.DROPOUT:
+        return sources[0]
+    if node.function is not None:
+        return node.function(sources[0])
+    module = graph.module(node)
+    # The class's forward, so that a hook which alters the output shows up as a difference.
+    return type(module).forward(module, sources[0])  # type: ignore[no-any-return]
+
+
+def compare_with_forward(graph: SpikingGraph, inputs: Tensor, series: Series) -> None:
+    """Checks a trace against the module's own forward on another batch.
+
+    Args:
+        graph: the trace.
+        inputs: ``(batch, ...)``, or ``(time, batch, ...)`` when the graph's input varies.
+        series: how the module's first output shows its readout over time.
+
+    Raises:
+        TraceError: when more than 1 % of the outputs differ.
+    """
+    expected = replay(graph, inputs, series.draft, series.port)
+    if graph.idiom == "step":
+        with torch.no_grad():
+            frames = inputs if graph.varying else inputs[None]
+            _reset(graph)
+            actual = torch.stack([_first(graph.model(frame.clone())) for frame in frames])
+    else:
+        expected = (
+            expected.sum(0) * series.scale
+            if series.axis is None
+            else expected.movedim(0, series.axis) * series.scale
+        )
+        with torch.no_grad():
+            _reset(graph)
+            actual = _first(graph.model(inputs.clone()))
+    if actual.shape != expected.shape:
+        raise TraceError(
+            f"the network returns shape {tuple(actual.shape)} on a second batch, the trace "
+            f"{tuple(expected.shape)}; forward must treat every batch size alike"
+        )
+    scale = float(actual.abs().max().clamp_min(1e-6))
+    differing = float(((actual - expected).abs() > 1e-3 * scale).double().mean())
+    if differing > FLIP_TOLERANCE:
+        raise TraceError(
+            f"the trace and the network's own forward differ in {differing:.0%} of the outputs on "
+            "a second batch; forward depends on values, on randomness, on hooks or on state that "
+            "is not a membrane potential"
+        )
+
+
+def _reset(graph: SpikingGraph) -> None:
+    for node in graph.neurons:
+        neuron = graph.module(node)
+        neuron.mem = torch.zeros(0)
+
+
+def _first(output: Any) -> Tensor:
+    if isinstance(output, list) and len(output) and isinstance(output[0], Tensor):
+        return torch.stack(output)
+    while isinstance(output, list | tuple | dict):
+        output = next(iter(output.values())) if isinstance(output, dict) else output[0]
+    assert isinstance(output, Tensor)
+    return output

@@ -1,0 +1,211 @@
+"""Training and fine-tuning: one recipe, one loop, the readout's own loss."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from spear_gym.data.splits import Split
+from spear_gym.simulation.differentiable import BnTime, forward
+from spear_gym.snn.graph import SpikingGraph
+from spear_gym.snn.trace import reset_neurons
+
+OnBatch = Callable[[int, int, float], None]
+"""Called after every batch with (batches done, batches in all, loss)."""
+
+
+class TrainingDiverged(RuntimeError):  # noqa: N818 - the name says what happened
+    """The loss became NaN or infinite."""
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """How a network is trained or fine-tuned.
+
+    Attributes:
+        epochs: passes over the training split; 0 leaves the network as it is.
+        batch_size: samples per step.
+        lr: peak learning rate, decayed by half a cosine to zero.
+        warmup: share of the steps spent rising linearly to ``lr``.
+        optimizer: ``"adam"`` or ``"sgd"`` (Nesterov momentum 0.9).
+        weight_decay: L2 penalty (decoupled for Adam).
+        bn_time: how BatchNorm treats time in training, see ``differentiable.forward``.
+        shift: images are moved by up to this many pixels per axis, zeros moving in.
+    """
+
+    epochs: int
+    batch_size: int = 64
+    lr: float = 1e-3
+    warmup: float = 0.0
+    optimizer: Literal["adam", "sgd"] = "adam"
+    weight_decay: float = 0.0
+    bn_time: BnTime = "step"
+    shift: int = 0
+
+    def __post_init__(self) -> None:
+        if self.epochs < 0 or self.batch_size < 2:
+            raise ValueError(
+                f"epochs is {self.epochs} and batch_size {self.batch_size}; they must be at least "
+                "0 and 2"
+            )
+        if not (math.isfinite(self.lr) and self.lr > 0):
+            raise ValueError(f"lr is {self.lr}; it must be a positive number")
+        if self.optimizer not in ("adam", "sgd"):
+            raise ValueError(f"optimizer is '{self.optimizer}'; choose 'adam' or 'sgd'")
+        if self.bn_time not in ("step", "pooled"):
+            raise ValueError(f"bn_time is '{self.bn_time}'; choose 'step' or 'pooled'")
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> Recipe:
+        """Reads :meth:`to_json`'s form; unknown keys are refused."""
+        known = {f.name for f in fields(cls)}
+        if unknown := set(data) - known:
+            raise ValueError(
+                f"unknown recipe settings {sorted(unknown)}; known are {sorted(known)}"
+            )
+        return cls(**data)
+
+
+def train(
+    graph: SpikingGraph,
+    split: Split,
+    num_steps: int,
+    recipe: Recipe,
+    *,
+    seed: int,
+    on_batch: OnBatch | None = None,
+) -> None:
+    """Trains ``graph.model`` in place and leaves it in eval mode with its neurons reset.
+
+    Args:
+        graph: the traced network.
+        split: training samples.
+        num_steps: time steps T.
+        recipe: how.
+        seed: of the sample order, the shifts and dropout.
+        on_batch: progress callback.
+
+    Raises:
+        TrainingDiverged: when the loss is not finite.
+    """
+    parameters = [p for p in graph.model.parameters() if p.requires_grad]
+    batches = max(1, len(split) // recipe.batch_size)
+    total = batches * recipe.epochs
+    if total == 0:
+        return
+    optimizer = _optimizer(parameters, recipe)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, _schedule(total, recipe.warmup))
+    generator = torch.Generator().manual_seed(seed)
+    graph.model.train()
+    done = 0
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        for _ in range(recipe.epochs):
+            order = torch.randperm(len(split), generator=generator)
+            for index in _batches(order, recipe.batch_size):
+                inputs = shifted(split.inputs[index], recipe.shift, generator)
+                loss = loss_of(graph, inputs, split.labels[index], num_steps, True, recipe.bn_time)
+                if not torch.isfinite(loss):
+                    graph.model.eval()
+                    raise TrainingDiverged(
+                        f"the training loss became {float(loss)} at batch {done + 1} of {total}; "
+                        f"lower the learning rate (now {recipe.lr:g})"
+                    )
+                optimizer.zero_grad(set_to_none=True)
+                loss.backward()
+                optimizer.step()
+                schedule.step()
+                done += 1
+                if on_batch is not None:
+                    on_batch(done, total, float(loss.detach()))
+    graph.model.eval()
+    reset_neurons(graph.model)
+
+
+def _batches(order: Tensor, size: int) -> Sequence[Tensor]:
+    """Whole batches only, since BatchNorm's statistics of a small rest would be poor."""
+    whole = len(order) // size
+    return list(order[: whole * size].view(whole, size)) if whole else [order]
+
+
+def loss_of(
+    graph: SpikingGraph,
+    inputs: Tensor,
+    labels: Tensor,
+    num_steps: int,
+    training: bool,
+    bn_time: BnTime = "step",
+) -> Tensor:
+    """Cross-entropy of the readout, the quantity that predictions are made from."""
+    readout = forward(graph, inputs, num_steps, training=training, bn_time=bn_time)
+    return F.cross_entropy(readout, labels)
+
+
+def loss_gradients(graph: SpikingGraph, split: Split, num_steps: int) -> dict[str, Tensor]:
+    """Gradient of the loss over a split, BatchNorm at its own statistics.
+
+    Returns:
+        Parameter name -> gradient, for parameters that receive one.
+    """
+    graph.model.zero_grad(set_to_none=True)
+    frozen = {n: p for n, p in graph.model.named_parameters() if not p.requires_grad}
+    for parameter in frozen.values():
+        parameter.requires_grad_(True)
+    try:
+        loss_of(graph, split.inputs, split.labels, num_steps, False).backward()
+        named = graph.model.named_parameters()
+        return {name: p.grad.clone() for name, p in named if p.grad is not None}
+    finally:
+        graph.model.zero_grad(set_to_none=True)
+        for parameter in frozen.values():
+            parameter.requires_grad_(False)
+
+
+def shifted(inputs: Tensor, limit: int, generator: torch.Generator) -> Tensor:
+    """Images moved by up to ``limit`` pixels along their last two axes, zeros moving in.
+
+    Args:
+        inputs: ``(batch, ..., height, width)``.
+        limit: largest shift in pixels; 0 returns the input.
+        generator: source of the shifts.
+    """
+    if limit == 0:
+        return inputs
+    height, width = inputs.shape[-2:]
+    padded = F.pad(inputs, (limit,) * 4)
+    moves = torch.randint(0, 2 * limit + 1, (len(inputs), 2), generator=generator)
+    crops = [
+        image[..., dy : dy + height, dx : dx + width]
+        for image, (dy, dx) in zip(padded, moves.tolist(), strict=True)
+    ]
+    return torch.stack(crops)
+
+
+def _optimizer(parameters: list[Any], recipe: Recipe) -> torch.optim.Optimizer:
+    if recipe.optimizer == "adam":
+        return torch.optim.AdamW(parameters, lr=recipe.lr, weight_decay=recipe.weight_decay)
+    return torch.optim.SGD(
+        parameters, lr=recipe.lr, momentum=0.9, nesterov=True, weight_decay=recipe.weight_decay
+    )
+
+
+def _schedule(total: int, warmup: float) -> Callable[[int], float]:
+    rising = int(total * warmup)
+
+    def factor(step: int) -> float:
+        if step < rising:
+            return (step + 1) / rising
+        progress = (step - rising) / max(1, total - rising)
+        return 0.5 * (1 + math.cos(math.pi * progress))
+
+    return factor
