@@ -1,0 +1,243 @@
+"""The one interface of all agents, and the budget that is equal for all of them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+
+from spear_gym.env import SpearPruneEnv
+from spear_gym.evaluation import Counts, Evaluation, PlanEvaluator
+from spear_gym.target import Candidate, Judge, best_of
+
+EPISODES_PER_EVALUATION = 10
+"""A search ends at this many episodes per evaluation of its budget, paid or not."""
+
+
+class AgentError(ValueError):
+    """An agent is unknown, or a search's settings are."""
+
+
+class BudgetSpent(Exception):  # noqa: N818 - the regular end of a search, not an error
+    """The search has used up its budget; raised by the session to end a search from within."""
+
+
+@dataclass(frozen=True, slots=True)
+class CurvePoint:
+    """The search right after a paid evaluation.
+
+    Attributes:
+        paid: paid evaluations so far.
+        episode: episodes so far.
+        reward: this candidate's reward.
+        best_reward: the largest reward so far.
+        best_feasible_accuracy: of the best feasible plan so far, ``None`` before there is one.
+    """
+
+    paid: int
+    episode: int
+    reward: float
+    best_reward: float
+    best_feasible_accuracy: float | None
+
+
+class SearchSession:
+    """A search's budget, its record, and the only way to an evaluation.
+
+    *Paid* evaluations are the distinct plans of this search, wherever the answer comes from. The
+    session ends at ``budget`` paid ones or at ten times as many episodes.
+
+    Args:
+        evaluator: scores plans.
+        judge: target, estimator and reward.
+        budget: paid evaluations.
+        on_candidate: called after each paid evaluation.
+
+    Raises:
+        AgentError: when the budget is below 1.
+    """
+
+    def __init__(
+        self,
+        evaluator: PlanEvaluator,
+        judge: Judge,
+        budget: int,
+        on_candidate: Callable[[SearchSession, Candidate], None] | None = None,
+    ) -> None:
+        if budget < 1:
+            raise AgentError(f"budget is {budget}; it must be at least 1 evaluation")
+        self.evaluator = evaluator
+        self.judge = judge
+        self.budget = budget
+        self.paid: dict[Counts, Candidate] = {}
+        self.curve: list[CurvePoint] = []
+        self.episodes = 0
+        self.updates = 0
+        self._on_candidate = on_candidate
+
+    @property
+    def done(self) -> bool:
+        """Whether the budget is spent."""
+        return len(self.paid) >= self.budget or self.episodes >= self.max_episodes
+
+    @property
+    def max_episodes(self) -> int:
+        """Episodes at which the search ends whatever was paid."""
+        return EPISODES_PER_EVALUATION * self.budget
+
+    @property
+    def best(self) -> Candidate | None:
+        """The best plan so far."""
+        return best_of(self.paid.values())
+
+    def submit(self, ratios: Sequence[float] | np.ndarray) -> Candidate:
+        """Evaluates a vector of prune ratios, one per group.
+
+        Raises:
+            BudgetSpent: when the budget was spent before this call.
+        """
+        return self.judge(self.evaluate(self.evaluator.space.counts(ratios)))
+
+    def evaluate(self, counts: Counts) -> Evaluation:
+        """Evaluates a plan and records it.
+
+        Raises:
+            BudgetSpent: when the budget was spent before this call.
+        """
+        if self.done:
+            raise BudgetSpent
+        self.episodes += 1
+        evaluation = self.evaluator.evaluate(counts)
+        if counts not in self.paid:
+            candidate = self.judge(evaluation)
+            self.paid[counts] = candidate
+            self._record(candidate)
+            if self._on_candidate is not None:
+                self._on_candidate(self, candidate)
+        return evaluation
+
+    def make_env(self) -> SpearPruneEnv:
+        """An environment whose episodes are paid from this session's budget."""
+        env = SpearPruneEnv(
+            evaluator=self.evaluator,
+            target=self.judge.target,
+            reward=self.judge.reward,
+            lre=self.judge.estimator,
+        )
+        env.evaluate = self.evaluate
+        return env
+
+    def _record(self, candidate: Candidate) -> None:
+        best = self.best
+        previous = self.curve[-1].best_reward if self.curve else -np.inf
+        self.curve.append(
+            CurvePoint(
+                len(self.paid),
+                self.episodes,
+                candidate.reward,
+                max(previous, candidate.reward),
+                best.accuracy if best is not None and best.feasible else None,
+            )
+        )
+
+
+class Agent(Protocol):
+    """The interface of agents."""
+
+    @property
+    def name(self) -> str:
+        """The name it is chosen by."""
+        ...
+
+    def search(self, session: SearchSession, seed: int) -> None:
+        """Searches until the session is done, or the agent has nothing left to try.
+
+        Args:
+            session: gives evaluations (:meth:`SearchSession.submit`) or an environment
+                (:meth:`SearchSession.make_env`).
+            seed: of everything random.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class SearchResult:
+    """What a search found.
+
+    Attributes:
+        agent: who searched.
+        best: the best plan; see DESIGN section 3, "Best plan".
+        candidates: all paid plans, in order.
+        curve: one point per paid evaluation.
+        paid: paid evaluations.
+        episodes: episodes, repeated plans included.
+        runs: simulator runs.
+        seconds: wall time.
+        interrupted: stopped by the user.
+        updated: whether the agent learned anything within its budget (always true for agents
+            that do not train).
+    """
+
+    agent: str
+    best: Candidate
+    candidates: tuple[Candidate, ...] = field(repr=False)
+    curve: tuple[CurvePoint, ...] = field(repr=False)
+    paid: int
+    episodes: int
+    runs: int
+    seconds: float
+    interrupted: bool
+    updated: bool
+
+
+def run_search(
+    agent: Agent,
+    evaluator: PlanEvaluator,
+    judge: Judge,
+    *,
+    budget: int,
+    seed: int = 0,
+    on_candidate: Callable[[SearchSession, Candidate], None] | None = None,
+) -> SearchResult:
+    """Runs an agent on a budget.
+
+    Args:
+        agent: who searches.
+        evaluator: scores plans.
+        judge: target, estimator and reward.
+        budget: paid evaluations.
+        seed: of the agent.
+        on_candidate: called after each paid evaluation. A ``KeyboardInterrupt`` ends the search
+            with what was found so far.
+
+    Raises:
+        AgentError: when nothing was evaluated.
+    """
+    session = SearchSession(evaluator, judge, budget, on_candidate)
+    runs, start = evaluator.runs, time.perf_counter()
+    interrupted = False
+    try:
+        agent.search(session, seed)
+    except BudgetSpent:
+        pass
+    except KeyboardInterrupt:
+        interrupted = True
+    best = session.best
+    if best is None:
+        raise AgentError(f"agent '{agent.name}' ended without evaluating a plan")
+    trains = bool(getattr(agent, "trains", False))
+    return SearchResult(
+        agent=agent.name,
+        best=best,
+        candidates=tuple(session.paid.values()),
+        curve=tuple(session.curve),
+        paid=len(session.paid),
+        episodes=session.episodes,
+        runs=evaluator.runs - runs,
+        seconds=time.perf_counter() - start,
+        interrupted=interrupted,
+        updated=session.updates > 0 or not trains,
+    )

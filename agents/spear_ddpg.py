@@ -1,0 +1,197 @@
+"""SPEAR's searcher: DDPG that walks the layers, in the manner of AMC.
+
+SPEAR (Xie et al., arXiv 2507.02945) says that it searches with DDPG; its settings were not
+available, so they are *reconstructed* from AMC (He et al., ECCV 2018), which it follows: the
+final reward on every transition of an episode, a moving average subtracted from it, truncated
+normal exploration that decays per episode after a random warm-up, gamma = 1. Learning rate and
+gradient steps were tuned on the workload `digits` only. The algorithm is Stable-Baselines3's DDPG
+with plug-ins, not a fork.
+"""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import torch
+from gymnasium.wrappers import RescaleAction
+from scipy.special import ndtr, ndtri
+from stable_baselines3 import DDPG
+from stable_baselines3.common.buffers import ReplayBuffer
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.type_aliases import ReplayBufferSamples
+from stable_baselines3.td3.policies import TD3Policy
+from torch import Tensor
+
+from .base import BudgetSpent, SearchSession
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Settings of spear-ddpg; actions live in [-1, 1].
+
+    Attributes:
+        warmup_share: share of the budget spent on random episodes.
+        sigma: exploration spread when learning starts.
+        sigma_final: spread when the budget ends; decays geometrically per episode, then stays.
+        learning_rate: of actor and critic.
+        gradient_steps: per environment step.
+        batch_size: transitions per gradient step.
+        tau: speed of the target networks.
+        hidden: width of the two hidden layers.
+        buffer_episodes: episodes that the replay buffer holds.
+        baseline_rate: weight of the newest episode in the reward's moving average.
+    """
+
+    warmup_share: float = 0.25
+    sigma: float = 0.5
+    sigma_final: float = 0.05
+    learning_rate: float = 1e-3
+    gradient_steps: int = 4
+    batch_size: int = 64
+    tau: float = 0.01
+    hidden: int = 300
+    buffer_episodes: int = 2000
+    baseline_rate: float = 0.05
+
+
+class EpisodeReplayBuffer(ReplayBuffer):
+    """Stores an episode when it ends, the final reward on every transition.
+
+    ``sample`` subtracts a moving average of the final rewards, AMC's baseline.
+
+    Args:
+        baseline_rate: weight of the newest episode in the moving average.
+    """
+
+    def __init__(self, *args: Any, baseline_rate: float = 0.05, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.baseline_rate = baseline_rate
+        self.baseline: float | None = None
+        self._staged: list[tuple[Any, ...]] = []
+
+    def add(
+        self,
+        obs: np.ndarray,
+        next_obs: np.ndarray,
+        action: np.ndarray,
+        reward: np.ndarray,
+        done: np.ndarray,
+        infos: list[dict[str, Any]],
+    ) -> None:
+        """Stages a transition; stores the whole episode once it is done."""
+        self._staged.append((obs.copy(), next_obs.copy(), action.copy(), done.copy(), infos))
+        if not bool(done.all()):
+            return
+        final = float(reward.item())
+        rate = self.baseline_rate
+        self.baseline = (
+            final if self.baseline is None else (1 - rate) * self.baseline + rate * final
+        )
+        for staged_obs, staged_next, staged_action, staged_done, staged_infos in self._staged:
+            super().add(staged_obs, staged_next, staged_action, reward, staged_done, staged_infos)
+        self._staged.clear()
+
+    def sample(self, batch_size: int, env: Any = None) -> ReplayBufferSamples:
+        """A batch whose rewards have the moving average subtracted."""
+        batch = super().sample(batch_size, env)
+        return batch._replace(rewards=batch.rewards - (self.baseline or 0.0))
+
+
+class TruncatedNormalPolicy(TD3Policy):
+    """Explores with a normal around the actor's action, truncated to [-1, 1].
+
+    An SB3 action noise never sees the mean, so it could only be clipped, which piles the actions
+    up at the bounds.
+    """
+
+    sigma: float = 0.0
+
+    def _predict(self, observation: Any, deterministic: bool = False) -> Tensor:
+        mean = super()._predict(observation, deterministic)
+        if deterministic or self.sigma <= 0:
+            return mean
+        return truncated_normal(mean, self.sigma)
+
+
+def truncated_normal(mean: Tensor, sigma: float) -> Tensor:
+    """One sample per entry of a normal truncated to [-1, 1], by inversion."""
+    centre = mean.double().cpu().numpy()
+    low, high = ndtr((-1 - centre) / sigma), ndtr((1 - centre) / sigma)
+    uniform = torch.rand(mean.shape, dtype=torch.float64).numpy()
+    drawn = centre + sigma * ndtri(low + uniform * (high - low))
+    return torch.from_numpy(np.clip(drawn, -1.0, 1.0)).to(mean)
+
+
+class _SearchCallback(BaseCallback):
+    """Ends training when the session is done, and decays the exploration per episode."""
+
+    def __init__(self, session: SearchSession, settings: Settings, warmup: int) -> None:
+        super().__init__()
+        self.session = session
+        self.settings = settings
+        self.warmup = warmup
+
+    def _on_step(self) -> bool:
+        settings = self.settings
+        learning = max(1, self.session.budget - self.warmup)
+        passed = max(0, self.session.episodes - self.warmup)
+        share = min(1.0, passed / learning)
+        sigma = settings.sigma * (settings.sigma_final / settings.sigma) ** share
+        self.model.policy.sigma = sigma
+        self.session.updates = int(getattr(self.model, "_n_updates", 0))
+        return not self.session.done
+
+
+class SpearDDPG:
+    """SPEAR's DDPG search, *reconstructed*; see the module docstring."""
+
+    name = "spear-ddpg"
+    trains = True
+
+    def __init__(self, settings: Settings | None = None) -> None:
+        self.settings = settings if settings is not None else Settings()
+
+    def search(self, session: SearchSession, seed: int) -> None:
+        """Trains on episodes until the budget is spent."""
+        settings = self.settings
+        # SB3 seeds the global generators; the caller's streams are left alone.
+        numpy_state = np.random.get_state()  # noqa: NPY002 - SB3 draws from the global state
+        try:
+            with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+                env: gym.Env[Any, Any] = RescaleAction(
+                    session.make_env(), np.float32(-1.0), np.float32(1.0)
+                )
+                length = len(session.evaluator.space)
+                warmup = max(1, round(settings.warmup_share * session.budget))
+                model = self._model(env, length, warmup, seed)
+                callback = _SearchCallback(session, settings, warmup)
+                model.learn(session.max_episodes * length, callback=callback, log_interval=10**9)
+        except BudgetSpent:
+            return
+        finally:
+            np.random.set_state(numpy_state)  # noqa: NPY002
+
+    def _model(self, env: gym.Env[Any, Any], length: int, warmup: int, seed: int) -> DDPG:
+        settings = self.settings
+        return DDPG(
+            TruncatedNormalPolicy,
+            env,
+            learning_rate=settings.learning_rate,
+            buffer_size=settings.buffer_episodes * length,
+            learning_starts=warmup * length,
+            batch_size=settings.batch_size,
+            tau=settings.tau,
+            gamma=1.0,
+            train_freq=(1, "episode"),
+            gradient_steps=settings.gradient_steps * length,
+            replay_buffer_class=EpisodeReplayBuffer,
+            replay_buffer_kwargs={"baseline_rate": settings.baseline_rate},
+            policy_kwargs={"net_arch": [settings.hidden, settings.hidden]},
+            seed=seed,
+            device="cpu",
+            verbose=0,
+        )

@@ -1,0 +1,43 @@
+"""Where LRE fits are kept: those shipped with the package, and the user's own."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from pathlib import Path
+
+from spear_gym.evaluation import PlanEvaluator
+from spear_gym.lre import LinearEstimator
+
+SHIPPED = Path(__file__).parent / "lre"
+
+
+def user_folder() -> Path:
+    """Where `spear lre` keeps fits: ``$SPEAR_GYM_HOME``, else ``~/.cache/spear-gym``."""
+    home = os.environ.get("SPEAR_GYM_HOME")
+    return Path(home) if home else Path.home() / ".cache" / "spear-gym"
+
+
+def shipped_path(evaluator: PlanEvaluator) -> Path:
+    """Where the shipped fit for an evaluator's workload, scoring and criterion lies."""
+    return SHIPPED / f"{evaluator.workload.name}.{evaluator.scoring}.{evaluator.criterion}.json"
+
+
+def user_path(evaluator: PlanEvaluator) -> Path:
+    """Where the user's fit lies; named by fingerprint, so a retrained network gets its own."""
+    fingerprint = json.dumps(evaluator.fingerprint(), sort_keys=True).encode()
+    digest = hashlib.sha256(fingerprint).hexdigest()[:12]
+    return user_folder() / "lre" / f"{shipped_path(evaluator).stem}.{digest}.json"
+
+
+def stored_lre(evaluator: PlanEvaluator) -> LinearEstimator | None:
+    """The user's own fit for an evaluator, else the shipped one, else ``None``.
+
+    Raises:
+        LREError: when the file is damaged.
+    """
+    for path in (user_path(evaluator), shipped_path(evaluator)):
+        if path.is_file():
+            return LinearEstimator.load(path)
+    return None

@@ -1,0 +1,356 @@
+"""PlanEvaluator: a plan in, an Evaluation out, and nothing computed twice."""
+
+from __future__ import annotations
+
+import time
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import nn
+
+from spear_gym.pruning.criteria import CRITERIA, CriterionError, rank_channels
+from spear_gym.pruning.plan import Plan, PlanSpace
+from spear_gym.pruning.surgery import prune_network
+from spear_gym.simulation.refit import RefitTargets
+from spear_gym.simulation.simulate import SCORINGS, Scoring, Simulator, Walk
+from spear_gym.snn.graph import SpikingGraph
+from spear_gym.training import OnBatch, Recipe, loss_gradients, train
+from spear_gym.workload import (
+    Measurement,
+    Workload,
+    WorkloadError,
+    measure,
+    measurement_of,
+    unknown,
+    versions,
+)
+
+Counts = tuple[int, ...]
+
+
+class EvaluationFailed(RuntimeError):  # noqa: N818 - the name says what happened
+    """A plan could not be evaluated."""
+
+
+@dataclass(frozen=True, slots=True)
+class PrefixMeasure:
+    """What is measured once the first groups are decided.
+
+    Attributes:
+        input_rate: firing rate of the input of the next group's first layer; at the end, of the
+            last connection layer.
+        synops_committed: SynOps per sample of the layers that are settled.
+        synops_open: SynOps per sample, unpruned, of the layers that are not.
+        kept_inputs: kept share of the next group's input features.
+    """
+
+    input_rate: float
+    synops_committed: float
+    synops_open: float
+    kept_inputs: float
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """A scored plan, before fine-tuning, on the search split.
+
+    Attributes:
+        counts: channels kept per group; with the evaluator's ranking this is the plan.
+        accuracy: share of search samples classified correctly.
+        synops: SynOps per sample.
+        synops_fraction: over those of the unpruned network.
+        macs: MACs of analog layers per sample.
+        parameters: trainable parameters.
+        params_fraction: over those of the unpruned network.
+        layer_synops: SynOps per sample by layer, execution order.
+        prefixes: one measure per decision, the first before any, the last at the end.
+        seconds: simulation time.
+    """
+
+    counts: Counts
+    accuracy: float
+    synops: float
+    synops_fraction: float
+    macs: float
+    parameters: int
+    params_fraction: float
+    layer_synops: tuple[float, ...]
+    prefixes: tuple[PrefixMeasure, ...]
+    seconds: float
+
+    @property
+    def id(self) -> str:
+        """The plan's short name within one workload and criterion."""
+        return "-".join(map(str, self.counts))
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON values at full precision."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> Evaluation:
+        """Reads :meth:`to_json`'s form."""
+        values = dict(data)
+        values["counts"] = tuple(values["counts"])
+        values["layer_synops"] = tuple(values["layer_synops"])
+        values["prefixes"] = tuple(PrefixMeasure(**p) for p in values["prefixes"])
+        return cls(**values)
+
+
+@dataclass(frozen=True)
+class Finetuned:
+    """A pruned network after fine-tuning.
+
+    Attributes:
+        plan: what was kept.
+        model: the smaller snnTorch module.
+        search: its figures on the search split.
+        seconds: time of the fine-tune.
+    """
+
+    plan: Plan
+    model: nn.Module
+    search: Measurement
+    seconds: float
+
+
+class PlanEvaluator:
+    """Scores plans of a workload and fine-tunes them.
+
+    Plans are remembered for ever (a few hundred bytes each); the activations of recent plan
+    prefixes are kept within ``memory_bytes``, least recently used out first.
+
+    Args:
+        workload: network, data and recipe.
+        scoring: ``"plain"``, ``"recalibrated"`` or ``"refit"``; the workload's default if ``None``.
+        criterion: ranks channels inside a layer.
+        channel_multiple: kept counts are multiples of this.
+        min_channels: fewest channels that a group keeps.
+        max_ratio: largest prune ratio.
+        memory_bytes: limit on the activations kept for plan prefixes.
+
+    Raises:
+        WorkloadError: for an unknown scoring.
+        CriterionError: for an unknown criterion or one that does not fit the network.
+        PlanError: when no layer can be pruned, or limits do not fit.
+    """
+
+    def __init__(
+        self,
+        workload: Workload,
+        *,
+        scoring: Scoring | None = None,
+        criterion: str = "l1",
+        channel_multiple: int = 1,
+        min_channels: int = 1,
+        max_ratio: float = 0.9,
+        memory_bytes: int = 256 * 2**20,
+    ) -> None:
+        self.workload = workload
+        self.scoring: Scoring = workload.scoring if scoring is None else scoring
+        if self.scoring not in SCORINGS:
+            raise WorkloadError(unknown("scoring", str(scoring), SCORINGS))
+        if criterion not in CRITERIA:
+            raise CriterionError(unknown("criterion", criterion, tuple(CRITERIA)))
+        self.criterion = criterion
+        self.space = PlanSpace(
+            self.graph.groups,
+            _rankings(workload, criterion),
+            channel_multiple,
+            min_channels,
+            max_ratio,
+        )
+        self.memory_bytes = memory_bytes
+        self.runs = 0
+        self.known: dict[Counts, Evaluation] = {}
+        self._prefixes: dict[Counts, PrefixMeasure] = {}
+        self._walks: OrderedDict[Counts, Walk] = OrderedDict()
+        self._walk_bytes = 0
+
+    @property
+    def graph(self) -> SpikingGraph:
+        """The unpruned network."""
+        return self.workload.graph
+
+    @cached_property
+    def reference(self) -> Measurement:
+        """The unpruned network on search, with its own statistics: what fractions are over."""
+        return self.workload.reference("search")
+
+    @cached_property
+    def simulator(self) -> Simulator:
+        """Runs plans on the search split."""
+        calibration = self.workload.calibration
+        targets = None
+        if self.scoring == "refit":
+            targets = refit_targets(self.workload)
+        return Simulator(
+            self.graph,
+            self.workload.splits.search.inputs,
+            self.workload.num_steps,
+            scoring=self.scoring,
+            calibration=calibration.inputs,
+            targets=targets,
+        )
+
+    def fingerprint(self) -> dict[str, str]:
+        """What scores and LRE fits depend on."""
+        return {
+            "workload": self._workload_fingerprint,
+            "scoring": self.scoring,
+            "criterion": self.criterion,
+            **versions(),
+        }
+
+    @cached_property
+    def _workload_fingerprint(self) -> str:
+        return self.workload.fingerprint()
+
+    # ---------------------------------------------------------------- scoring
+
+    def prefix(self, counts: Sequence[int]) -> PrefixMeasure:
+        """What is measured once the first ``len(counts)`` groups are decided."""
+        key = tuple(counts)
+        if key not in self._prefixes:
+            self._walk(key)
+        return self._prefixes[key]
+
+    def evaluate(self, counts: Sequence[int]) -> Evaluation:
+        """Scores a plan.
+
+        Args:
+            counts: channels kept per group.
+
+        Raises:
+            EvaluationFailed: when the network's output is not finite or memory runs out.
+        """
+        key = tuple(counts)
+        if key in self.known:
+            return self.known[key]
+        start = time.perf_counter()
+        walk = self._walk(key)
+        if walk.readout is None or not bool(torch.isfinite(walk.readout).all()):
+            raise EvaluationFailed(f"plan {key}: the network's output is not finite")
+        figures = measurement_of(walk, self.workload.splits.search)
+        evaluation = Evaluation(
+            counts=key,
+            accuracy=figures.accuracy,
+            synops=figures.synops,
+            synops_fraction=figures.synops / self.reference.synops,
+            macs=figures.macs,
+            parameters=figures.parameters,
+            params_fraction=figures.parameters / self.reference.parameters,
+            layer_synops=tuple(layer.synops for layer in figures.layers),
+            prefixes=tuple(self.prefix(key[:n]) for n in range(len(key) + 1)),
+            seconds=time.perf_counter() - start,
+        )
+        self.runs += 1
+        self.known[key] = evaluation
+        return evaluation
+
+    def remember(self, evaluation: Evaluation) -> None:
+        """Takes over an evaluation that was paid for earlier."""
+        self.known[evaluation.counts] = evaluation
+        for length, measured in enumerate(evaluation.prefixes):
+            self._prefixes[evaluation.counts[:length]] = measured
+
+    def _walk(self, key: Counts) -> Walk:
+        """The walk with the groups of ``key`` decided, from the longest prefix in memory."""
+        length = next((n for n in range(len(key), -1, -1) if key[:n] in self._walks), -1)
+        try:
+            if length < 0:
+                walk = self.simulator.start()
+                self._keep((), walk)
+                length = 0
+            else:
+                walk = self._walks[key[:length]]
+                self._walks.move_to_end(key[:length])
+            for index in range(length, len(key)):
+                walk = self.simulator.advance(walk, self.space.kept(index, key[index]))
+                self._keep(key[: index + 1], walk)
+        except (MemoryError, RuntimeError) as error:
+            raise EvaluationFailed(f"plan {key}: {error}") from error
+        return walk
+
+    def _keep(self, key: Counts, walk: Walk) -> None:
+        if key not in self._prefixes:
+            self._prefixes[key] = self._measure(key, walk)
+        self._walks[key] = walk
+        self._walk_bytes += walk.nbytes()
+        # The walk just made is never dropped: its caller goes on from it.
+        while self._walk_bytes > self.memory_bytes and len(self._walks) > 1:
+            _, dropped = self._walks.popitem(last=False)
+            self._walk_bytes -= dropped.nbytes()
+
+    def _measure(self, key: Counts, walk: Walk) -> PrefixMeasure:
+        samples = self.simulator.samples
+        settled = walk.layers
+        unpruned = self.reference.layer_synops
+        opened = sum(synops for name, synops in unpruned.items() if name not in settled)
+        if len(key) < len(self.space):
+            first = self.graph.nodes[self.space.groups[len(key)].members[0]]
+            source = self.simulator.scored(walk.values[first.inputs[0]])
+            rate = float((source != 0).double().mean())
+            features = self.graph.nodes[first.inputs[0]].shape[0]
+            kept_inputs = source.shape[2] / features
+        else:
+            last = next(reversed(list(settled.values())))
+            rate = last.input_rate
+            kept_inputs = self._prefixes[key[:-1]].kept_inputs if key else 1.0
+        return PrefixMeasure(rate, walk.synops / samples, opened, kept_inputs)
+
+    # ---------------------------------------------------------------- fine-tuning
+
+    def scored_network(self, counts: Sequence[int]) -> nn.Module:
+        """The pruned network as it is scored: recalibrated or refitted if scoring says so."""
+        walk = self._walk(tuple(counts))
+        return prune_network(self.graph, self.space.plan(tuple(counts)), walk.updates)
+
+    def finetune(
+        self,
+        counts: Sequence[int],
+        *,
+        seed: int = 0,
+        recipe: Recipe | None = None,
+        on_batch: OnBatch | None = None,
+    ) -> Finetuned:
+        """Fine-tunes a plan from its scored network.
+
+        Args:
+            counts: channels kept per group.
+            seed: of the sample order.
+            recipe: the workload's by default.
+            on_batch: progress callback.
+
+        Raises:
+            TrainingDiverged: when the loss is not finite.
+        """
+        start = time.perf_counter()
+        model = self.scored_network(counts)
+        graph = self.graph.rebind(model)
+        chosen = self.workload.finetune if recipe is None else recipe
+        workload = self.workload
+        train(
+            graph, workload.splits.train, workload.num_steps, chosen, seed=seed, on_batch=on_batch
+        )
+        seconds = time.perf_counter() - start
+        figures = measure(workload, model, "search")
+        return Finetuned(self.space.plan(tuple(counts)), model, figures, seconds)
+
+
+def _rankings(workload: Workload, criterion: str) -> tuple[tuple[int, ...], ...]:
+    gradients = None
+    if CRITERIA[criterion].needs_gradients:
+        gradients = loss_gradients(workload.graph, workload.calibration, workload.num_steps)
+    return rank_channels(workload.graph, criterion, gradients=gradients)
+
+
+def refit_targets(workload: Workload) -> RefitTargets:
+    """Regression targets at the unpruned network's own output levels."""
+    graph, calibration = workload.graph, workload.calibration
+    currents = Simulator(graph, calibration.inputs, workload.num_steps).classifier_currents()
+    return RefitTargets.from_currents(currents, calibration.labels)

@@ -1,0 +1,67 @@
+"""Pictures of a search: its curve, and the plan it chose."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from spear_gym.report.plan_view import KEPT, TARGET, PlanView, plan_figure
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+FEASIBLE, INFEASIBLE = "#2a6f97", "#c9c9c9"
+
+
+def png(figure: Figure) -> bytes:
+    """A figure as the bytes of a PNG file."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=120)
+    return buffer.getvalue()
+
+
+def plan_png(view: PlanView) -> bytes:
+    """The chosen plan as a PNG file."""
+    return png(plan_figure(view))
+
+
+def curve_png(
+    accuracies: Sequence[float], ratios: Sequence[float], title: str, target: float
+) -> bytes:
+    """A search as a PNG file: every paid evaluation, and the best feasible plan so far.
+
+    Args:
+        accuracies: accuracy before fine-tuning of each paid evaluation, in order.
+        ratios: predicted SynOps over target of each.
+        title: shown on top.
+        target: the target fraction.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8, 5.2), dpi=100, layout="constrained")
+    above, below = figure.subplots(2, 1, sharex=True, height_ratios=[1.4, 1])
+    paid = list(range(1, len(accuracies) + 1))
+    keeps = [ratio <= 1 for ratio in ratios]
+    colors = [FEASIBLE if kept else INFEASIBLE for kept in keeps]
+    above.scatter(paid, accuracies, c=colors, s=14)
+    above.scatter([], [], c=FEASIBLE, s=14, label="predicted to keep the target")
+    above.scatter([], [], c=INFEASIBLE, s=14, label="predicted to break it")
+    best, steps = None, []
+    for accuracy, kept in zip(accuracies, keeps, strict=True):
+        best = accuracy if kept and (best is None or accuracy > best) else best
+        steps.append(float("nan") if best is None else best)
+    above.step(paid, steps, where="post", color=KEPT, linewidth=2, label="best so far")
+    above.set_ylabel("accuracy before fine-tuning")
+    above.legend(fontsize=8, loc="lower right")
+    below.scatter(paid, [ratio * target for ratio in ratios], c=colors, s=14)
+    below.axhline(target, color=TARGET, linewidth=1.5, label="target")
+    below.set_ylabel("predicted SynOps\n(of unpruned)")
+    below.set_xlabel("paid evaluations")
+    below.set_ylim(bottom=0)
+    below.legend(fontsize=8, loc="upper right")
+    for axes in (above, below):
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.grid(alpha=0.25)
+    figure.suptitle(title, fontsize=11)
+    return png(figure)

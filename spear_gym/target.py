@@ -1,0 +1,178 @@
+"""The SynOps target, candidates judged against it, and which of them is best."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from spear_gym.evaluation import Evaluation, PlanEvaluator
+from spear_gym.lre import LinearEstimator, LREError, NoEstimator, SynopsEstimator
+from spear_gym.reward import RewardShape
+
+
+class TargetError(ValueError):
+    """The target cannot be used."""
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A scored plan judged against the target.
+
+    Attributes:
+        evaluation: what was measured.
+        predicted_fraction: SynOps fraction after fine-tuning, as the estimator predicts it.
+        ratio: r = predicted fraction / target.
+        terms: reward terms by name; the reward is their sum.
+    """
+
+    evaluation: Evaluation
+    predicted_fraction: float
+    ratio: float
+    terms: dict[str, float]
+
+    @property
+    def reward(self) -> float:
+        """Sum of the terms."""
+        return sum(self.terms.values())
+
+    @property
+    def feasible(self) -> bool:
+        """Whether the prediction keeps the target (r <= 1)."""
+        return self.ratio <= 1.0
+
+    @property
+    def accuracy(self) -> float:
+        """Accuracy on search before fine-tuning."""
+        return self.evaluation.accuracy
+
+    @property
+    def cost(self) -> float:
+        """max(0, r - 1), the constraint violation in the convention of safe RL."""
+        return max(0.0, self.ratio - 1.0)
+
+    def order(self) -> tuple[bool, float, float, tuple[int, ...]]:
+        """Sort key, best first: feasible by accuracy then SynOps; infeasible by ratio."""
+        counts = self.evaluation.counts
+        if self.feasible:
+            return (False, -self.accuracy, self.evaluation.synops, counts)
+        return (True, self.ratio, self.evaluation.synops, counts)
+
+
+def best_of(candidates: Iterable[Candidate]) -> Candidate | None:
+    """The best plan (DESIGN section 3, "Best plan"), ``None`` when there is no candidate."""
+    return min(candidates, key=Candidate.order, default=None)
+
+
+@dataclass(frozen=True)
+class Judge:
+    """Turns evaluations into candidates.
+
+    Attributes:
+        target: largest SynOps fraction after fine-tuning.
+        estimator: predicts that fraction.
+        reward: the reward shape.
+    """
+
+    target: float
+    estimator: SynopsEstimator
+    reward: RewardShape
+
+    @property
+    def max_ratio(self) -> float:
+        """The largest r."""
+        return self.estimator.max_prediction / self.target
+
+    @property
+    def reward_bounds(self) -> tuple[float, float]:
+        """Smallest and largest reward."""
+        return self.reward.bounds(self.max_ratio)
+
+    def __call__(self, evaluation: Evaluation) -> Candidate:
+        """Judges one evaluation."""
+        predicted = self.estimator.predict(evaluation.synops_fraction)
+        ratio = predicted / self.target
+        return Candidate(
+            evaluation, predicted, ratio, self.reward.terms(evaluation.accuracy, ratio)
+        )
+
+
+def make_judge(
+    evaluator: PlanEvaluator,
+    estimator: SynopsEstimator,
+    reward: RewardShape,
+    *,
+    target: float | None,
+    target_synops: float | None = None,
+) -> Judge:
+    """Checks a target and binds it to an estimator and a reward.
+
+    Args:
+        evaluator: gives the unpruned SynOps and the smallest reachable plan.
+        estimator: predicts SynOps after fine-tuning.
+        reward: the reward shape.
+        target: fraction of the unpruned SynOps, in (0, 1].
+        target_synops: absolute SynOps per sample instead.
+
+    Raises:
+        TargetError: when the target is out of range or cannot be reached.
+        LREError: when the estimator was fitted to something else.
+    """
+    if isinstance(estimator, LinearEstimator):
+        estimator.check(evaluator.fingerprint())
+    unpruned = evaluator.reference.synops
+    if (target is None) == (target_synops is None):
+        raise TargetError("give either target (a fraction) or target_synops (absolute), not both")
+    if unpruned <= 0:
+        raise TargetError("the unpruned network has no synaptic operations on the search split")
+    if target_synops is not None:
+        if not (math.isfinite(target_synops) and 0 < target_synops <= unpruned):
+            raise TargetError(
+                f"target_synops is {target_synops:g}; it must lie in (0, {unpruned:.0f}], the "
+                "SynOps per sample of the unpruned network"
+            )
+        target = target_synops / unpruned
+    assert target is not None
+    if not (math.isfinite(target) and 0.0 < target <= 1.0):
+        raise TargetError(
+            f"target is {target:g}; it must lie in (0, 1], a fraction of the unpruned SynOps"
+        )
+    lowest = estimator.predict(
+        evaluator.evaluate(evaluator.space.smallest_counts()).synops_fraction
+    )
+    if target < lowest:
+        raise TargetError(
+            f"target is {target:g}, but the lowest that can be reached is {lowest:.4f} (every "
+            f"group pruned by max_ratio = {evaluator.space.max_ratio:g}, at least "
+            f"{evaluator.space.min_channels} channels kept); raise the target or max_ratio"
+        )
+    return Judge(target, estimator, reward)
+
+
+def make_estimator(
+    evaluator: PlanEvaluator, lre: str | SynopsEstimator, shipped: LinearEstimator | None
+) -> SynopsEstimator:
+    """The estimator that a name or path stands for.
+
+    Args:
+        evaluator: whose fingerprint a fit must have.
+        lre: ``"auto"`` (the workload's shipped fit), ``"none"``, a path to a fit, or an estimator.
+        shipped: the workload's fit, if it has one.
+
+    Raises:
+        LREError: when there is no fit, or it belongs to something else.
+    """
+    if not isinstance(lre, str):
+        return lre
+    if lre == "none":
+        return NoEstimator()
+    if lre != "auto":
+        return LinearEstimator.load(Path(lre))
+    if shipped is None:
+        raise LREError(
+            f"there is no LRE fit for workload '{evaluator.workload.name}' with scoring "
+            f"'{evaluator.scoring}' and criterion '{evaluator.criterion}'; fit one with "
+            "`spear lre` or spear_gym.fit_lre, or choose no prediction with lre='none'"
+        )
+    return shipped

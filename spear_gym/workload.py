@@ -1,0 +1,299 @@
+"""A workload: a trained network, its data splits, time steps, and how it is fine-tuned."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from importlib.metadata import version
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from spear_gym.data.splits import DataSplits, MapDataset, Split, as_split
+from spear_gym.pruning.surgery import check_surgery
+from spear_gym.simulation.simulate import SCORINGS, Scoring, Simulator, Walk, accuracy
+from spear_gym.snn.graph import Readout, SpikingGraph
+from spear_gym.snn.trace import trace
+from spear_gym.training import Recipe
+
+DEFINITIONS = 1
+"""Raised whenever a change makes the same plan measure differently."""
+
+SplitName = Literal["train", "search", "test"]
+Data = Split | tuple[Tensor, Tensor] | MapDataset
+
+
+class WorkloadError(ValueError):
+    """A workload's network, data and settings do not fit together, or it is unknown."""
+
+
+@dataclass(frozen=True, slots=True)
+class LayerFigures:
+    """Per-sample figures of one connection layer.
+
+    Attributes:
+        name: module path.
+        channels: output channels.
+        synops: synaptic operations per sample.
+        macs: multiply-accumulates per sample (analog layers only).
+        input_rate: non-zero share of its inputs per time step.
+    """
+
+    name: str
+    channels: int
+    synops: float
+    macs: float
+    input_rate: float
+
+
+@dataclass(frozen=True, slots=True)
+class Measurement:
+    """What a network does on a split.
+
+    Attributes:
+        accuracy: share of samples classified correctly.
+        synops: synaptic operations per sample.
+        macs: multiply-accumulates of analog layers per sample, counted at every time step.
+        macs_once: the same with a static input computed once.
+        spikes: spikes per sample.
+        neuron_updates: neuron updates per sample.
+        parameters: trainable parameters.
+        layers: per connection layer, in execution order.
+    """
+
+    accuracy: float
+    synops: float
+    macs: float
+    macs_once: float
+    spikes: float
+    neuron_updates: float
+    parameters: int
+    layers: tuple[LayerFigures, ...]
+
+    @property
+    def layer_synops(self) -> dict[str, float]:
+        """Synaptic operations per sample by layer name."""
+        return {layer.name: layer.synops for layer in self.layers}
+
+
+class Workload:
+    """A trained spiking network with everything needed to prune it.
+
+    Args:
+        model: the trained network; it is copied, never changed.
+        train: samples for fine-tuning; a seeded subset calibrates BatchNorm.
+        search: samples that plans are scored on.
+        test: samples for the final figures only.
+        num_steps: time steps T.
+        name: shown in reports.
+        varying: samples carry a time axis, ``(N, T, C, ...)``; by default when they have 5 axes.
+        events: the input's non-zero entries count as spikes, so the first layer has SynOps.
+        readout: ``"current"``, ``"spikes"`` or ``"membrane"``; inferred when ``None``.
+        finetune: the recipe of the final fine-tune and of LRE's samples.
+        scoring: how plans are scored by default.
+        calibration_samples: size of the calibration set.
+
+    Raises:
+        WorkloadError: when network, data and settings do not fit together.
+        TraceError: when the network cannot be traced.
+        PlanError: when it breaks once channels are removed.
+    """
+
+    def __init__(
+        self,
+        *,
+        model: nn.Module,
+        train: Data,
+        search: Data,
+        test: Data,
+        num_steps: int,
+        name: str = "custom",
+        varying: bool | None = None,
+        events: bool = False,
+        readout: Readout | None = None,
+        finetune: Recipe | None = None,
+        scoring: Scoring = "recalibrated",
+        calibration_samples: int = 256,
+    ) -> None:
+        splits = {"train": train, "search": search, "test": test}
+        read = {key: as_split(data, key) for key, data in splits.items()}
+        self.name = name
+        self.num_steps = num_steps
+        self.events = events
+        self.finetune = finetune if finetune is not None else Recipe(epochs=2)
+        self.scoring: Scoring = scoring
+        self.calibration_samples = calibration_samples
+        self.varying = read["train"].is_events if varying is None else varying
+        self.catalogued = False
+        self._check_settings(model, read["train"])
+        example = read["train"].inputs[:4]
+        if len(example) < 2:
+            raise WorkloadError("the train split has 1 sample; at least 2 are needed")
+        shown = example.transpose(0, 1) if self.varying else example
+        self.graph: SpikingGraph = trace(
+            model, shown, varying=self.varying, events=events, readout=readout
+        )
+        classes = self.graph.nodes[self.graph.output].shape[0]
+        try:
+            self.splits = DataSplits(read["train"], read["search"], read["test"], classes)
+        except ValueError as error:
+            raise WorkloadError(f"{error} (the network has {classes} outputs)") from error
+        if self.graph.idiom == "loop" and self.graph.traced_steps != num_steps:
+            raise WorkloadError(
+                f"num_steps is {num_steps}, but the network's own loop runs "
+                f"{self.graph.traced_steps} time steps; pass num_steps={self.graph.traced_steps}"
+            )
+        if self.graph.groups:
+            loop = self.graph.idiom == "loop"
+            check_surgery(self.graph, shown if loop or not self.varying else shown[0])
+
+    def _check_settings(self, model: nn.Module, train: Split) -> None:
+        if isinstance(self.num_steps, bool) or self.num_steps < 1:
+            raise WorkloadError(f"num_steps is {self.num_steps}; it must be at least 1")
+        if self.scoring not in SCORINGS:
+            raise WorkloadError(f"scoring is '{self.scoring}'; choose one of {', '.join(SCORINGS)}")
+        if self.calibration_samples < 2:
+            raise WorkloadError(
+                f"calibration_samples is {self.calibration_samples}; it must be at least 2"
+            )
+        if self.varying and train.inputs.shape[1] != self.num_steps:
+            raise WorkloadError(
+                f"num_steps is {self.num_steps}, but the samples have {train.inputs.shape[1]} "
+                f"frames (shape {tuple(train.inputs.shape)}); they must be the same"
+            )
+        for key, value in model.state_dict().items():
+            if value.is_floating_point() and not bool(torch.isfinite(value).all()):
+                raise WorkloadError(f"weight '{key}' holds NaN or infinite values")
+
+    def __reduce__(self) -> Any:
+        if self.catalogued:
+            return load_workload, (self.name,)
+        return super().__reduce__()
+
+    def split(self, name: SplitName) -> Split:
+        """A split by name."""
+        return self.splits.named()[name]
+
+    @cached_property
+    def calibration(self) -> Split:
+        """The fixed seeded subset of train that calibrates scoring."""
+        train = self.splits.train
+        order = np.random.RandomState(0).permutation(len(train))[: self.calibration_samples]
+        return train.subset(torch.from_numpy(np.sort(order)))
+
+    @cached_property
+    def references(self) -> dict[str, Measurement]:
+        """Measurements of the unpruned network made so far, by split."""
+        return {}
+
+    def reference(self, split: SplitName = "search") -> Measurement:
+        """The unpruned network, with its own BatchNorm statistics, on a split."""
+        if split not in self.references:
+            self.references[split] = measure(self, self.graph.model, split)
+        return self.references[split]
+
+    def fingerprint(self) -> str:
+        """SHA-256 of weights, data, time steps, readout and fine-tuning recipe."""
+        digest = hashlib.sha256()
+        for key, value in sorted(self.graph.model.state_dict().items()):
+            digest.update(f"{key} {value.dtype} {tuple(value.shape)}".encode())
+            digest.update(value.detach().cpu().contiguous().numpy().tobytes())
+        settings = {
+            "data": self.splits.sha256(),
+            "num_steps": self.num_steps,
+            "varying": self.varying,
+            "events": self.events,
+            "readout": self.graph.readout,
+            "calibration": self.calibration_samples,
+            "finetune": self.finetune.to_json(),
+        }
+        digest.update(json.dumps(settings, sort_keys=True).encode())
+        return digest.hexdigest()
+
+
+def versions() -> dict[str, str]:
+    """What results depend on besides the workload: our definitions and snnTorch's neurons."""
+    return {
+        "definitions": str(DEFINITIONS),
+        "snntorch": ".".join(version("snntorch").split(".")[:2]),
+    }
+
+
+def measure(workload: Workload, model: nn.Module, split: SplitName) -> Measurement:
+    """Runs a network, the workload's own or one pruned from it, over a split.
+
+    Args:
+        workload: gives the data and the graph.
+        model: a network with the workload's layers, of any widths.
+        split: which samples.
+    """
+    graph = workload.graph.rebind(model)
+    data = workload.split(split)
+    walk = Simulator(graph, data.inputs, workload.num_steps).run()
+    return measurement_of(walk, data)
+
+
+def measurement_of(walk: Walk, data: Split) -> Measurement:
+    """A finished walk over ``data``, as per-sample figures."""
+    if walk.readout is None:
+        raise ValueError("the walk has not ended")
+    samples = len(data)
+    layers = tuple(
+        LayerFigures(
+            name, walk.widths[name], count.synops / samples, count.macs / samples, count.input_rate
+        )
+        for name, count in walk.layers.items()
+    )
+    return Measurement(
+        accuracy=accuracy(walk.readout, data.labels),
+        synops=walk.synops / samples,
+        macs=sum(count.macs for count in walk.layers.values()) / samples,
+        macs_once=sum(count.macs_once for count in walk.layers.values()) / samples,
+        spikes=sum(count.spikes for count in walk.neurons.values()) / samples,
+        neuron_updates=sum(count.updates for count in walk.neurons.values()) / samples,
+        parameters=walk.parameters,
+        layers=layers,
+    )
+
+
+_FACTORIES: dict[str, Callable[[], Workload]] = {}
+_LOADED: dict[str, Workload] = {}
+
+
+def register_workload(name: str, factory: Callable[[], Workload]) -> None:
+    """Adds a workload to the catalogue; registering a name again replaces it."""
+    _FACTORIES[name] = factory
+    _LOADED.pop(name, None)
+
+
+def workload_names() -> tuple[str, ...]:
+    """Names in the catalogue, sorted."""
+    return tuple(sorted(_FACTORIES))
+
+
+def load_workload(name: str) -> Workload:
+    """A workload of the catalogue; loaded once per process.
+
+    Raises:
+        WorkloadError: for an unknown name, with near matches.
+    """
+    if name not in _FACTORIES:
+        raise WorkloadError(unknown("workload", name, workload_names()))
+    if name not in _LOADED:
+        workload = _FACTORIES[name]()
+        workload.catalogued = True
+        _LOADED[name] = workload
+    return _LOADED[name]
+
+
+def unknown(what: str, name: str, known: tuple[str, ...]) -> str:
+    """The message for an unknown name, with near matches."""
+    close = difflib.get_close_matches(name, known, n=2, cutoff=0.4)
+    hint = f"did you mean {' or '.join(repr(c) for c in close)}? " if close else ""
+    return f"unknown {what} '{name}'; {hint}known are: {', '.join(known)}"
