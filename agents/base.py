@@ -215,6 +215,7 @@ def run_search(
 
     Raises:
         AgentError: when nothing was evaluated.
+        KeyboardInterrupt: when nothing was evaluated before one.
     """
     session = SearchSession(evaluator, judge, budget, on_candidate)
     runs, start = evaluator.runs, time.perf_counter()
@@ -226,6 +227,8 @@ def run_search(
     except KeyboardInterrupt:
         interrupted = True
     best = session.best
+    if best is None and interrupted:
+        raise KeyboardInterrupt
     if best is None:
         raise AgentError(f"agent '{agent.name}' ended without evaluating a plan")
     trains = bool(getattr(agent, "trains", False))

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 import numpy as np
+
+from spear_gym.evaluation import EvaluationFailed
 
 from .base import SearchSession
 
@@ -19,7 +23,8 @@ class RandomSearch:
         rng = np.random.default_rng(seed)
         space = session.evaluator.space
         while not session.done:
-            session.submit(rng.uniform(0.0, space.max_ratio, len(space)))
+            with suppress(EvaluationFailed):
+                session.submit(rng.uniform(0.0, space.max_ratio, len(space)))
 
 
 class Uniform:
@@ -32,16 +37,23 @@ class Uniform:
 
     def search(self, session: SearchSession, seed: int) -> None:  # noqa: ARG002 - deterministic
         """Bisects the ratio."""
-        space = session.evaluator.space
-        low, high = 0.0, space.max_ratio
-        if session.submit([low] * len(space)).feasible:
+        low, high = 0.0, session.evaluator.space.max_ratio
+        if _feasible(session, low):
             return
-        session.submit([high] * len(space))
+        _feasible(session, high)
         for _ in range(BISECTIONS):
             if session.done:
                 return
             middle = (low + high) / 2
-            if session.submit([middle] * len(space)).feasible:
+            if _feasible(session, middle):
                 high = middle
             else:
                 low = middle
+
+
+def _feasible(session: SearchSession, ratio: float) -> bool:
+    """Whether one ratio for all groups keeps the target; no when it cannot be evaluated."""
+    try:
+        return session.submit([ratio] * len(session.evaluator.space)).feasible
+    except EvaluationFailed:
+        return False

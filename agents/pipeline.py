@@ -7,7 +7,7 @@ import platform
 import shutil
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from torch import nn
 
 from spear_gym.env import DEFAULT_TARGET
 from spear_gym.evaluation import Finetuned, PlanEvaluator
-from spear_gym.files import write_bytes, write_json, write_tensors
+from spear_gym.files import check_writable, write_bytes, write_json, write_tensors
 from spear_gym.ledger import Ledger, Replay
 from spear_gym.pruning.plan import Plan
 from spear_gym.pruning.surgery import prune_network
@@ -115,8 +115,8 @@ class SearchReport:
         return self.measured.synops / self.unpruned.synops
 
 
-def prepare_folder(folder: Path, *, overwrite: bool, resume: bool) -> None:
-    """Makes a run folder.
+def check_folder(folder: Path, *, overwrite: bool, resume: bool) -> None:
+    """Checks that a folder can become, or is, a run folder; changes nothing.
 
     Raises:
         RunError: when it exists (unless told what to do), is no run folder, or cannot be written.
@@ -124,7 +124,8 @@ def prepare_folder(folder: Path, *, overwrite: bool, resume: bool) -> None:
     if overwrite and resume:
         raise RunError("choose one of --overwrite and --resume")
     try:
-        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        check_writable(folder / "settings.json")
+        if folder.is_dir() and any(folder.iterdir()):
             if not (overwrite or resume):
                 raise RunError(
                     f"the output folder '{folder}' exists; choose another with --out, continue it "
@@ -135,12 +136,21 @@ def prepare_folder(folder: Path, *, overwrite: bool, resume: bool) -> None:
                     f"'{folder}' exists and is no run folder (it has no settings.json), so it is "
                     "left alone; choose another folder with --out"
                 )
-            if overwrite:
-                shutil.rmtree(folder)
+    except OSError as error:
+        raise RunError(f"cannot write to the output folder '{folder}': {error}") from error
+
+
+def prepare_folder(folder: Path, *, overwrite: bool, resume: bool) -> None:
+    """Makes a run folder, empty unless it is resumed.
+
+    Raises:
+        RunError: see :func:`check_folder`.
+    """
+    check_folder(folder, overwrite=overwrite, resume=resume)
+    try:
+        if overwrite and folder.is_dir():
+            shutil.rmtree(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        probe = folder / ".writable"
-        probe.touch()
-        probe.unlink()
     except OSError as error:
         raise RunError(f"cannot write to the output folder '{folder}': {error}") from error
 
@@ -165,6 +175,7 @@ def search_in_folder(
     Recorded evaluations of an earlier, interrupted run are replayed, not paid for again.
 
     Raises:
+        RunError: when the folder holds another search.
         LedgerError: when the ledger belongs to another search, or the replay diverges.
     """
     identity = {
@@ -172,10 +183,12 @@ def search_in_folder(
         "fingerprint": evaluator.fingerprint(),
         "versions": environment_versions(),
     }
+    _check_identity(folder, identity)
     write_json(folder / "settings.json", identity)
     study = f"{evaluator.workload.name} {agent.name} seed {settings.seed}"
     ledger = Ledger(folder / "ledger.log", study, evaluator.space, identity)
     recorded = ledger.evaluations()
+    earlier_runs = sum(evaluation.counts not in evaluator.known for evaluation in recorded)
     for evaluation in recorded:
         evaluator.remember(evaluation)
     replay = Replay([evaluation.counts for evaluation in recorded])
@@ -192,9 +205,39 @@ def search_in_folder(
         if on_candidate is not None:
             on_candidate(session, candidate)
 
-    return run_search(
+    found = run_search(
         agent, evaluator, judge, budget=settings.budget, seed=settings.seed, on_candidate=record
     )
+    # Once more, for an interrupt may have come between a row and the plan.
+    write_json(folder / "plan.json", evaluator.space.plan(found.best.evaluation.counts).to_json())
+    return replace(found, runs=found.runs + earlier_runs)
+
+
+def _check_identity(folder: Path, identity: dict[str, Any]) -> None:
+    """Refuses to resume a folder under other settings, another network or other versions."""
+    path = folder / "settings.json"
+    found = _read_json(path) if path.is_file() else identity
+    if not isinstance(found, dict) or not isinstance(found.get("settings"), dict):
+        raise RunError(f"'{path}' is damaged: it holds no settings")
+    then, now = _flat(found), _flat(identity)
+    differing = sorted(key for key in {*then, *now} if then.get(key) != now.get(key))
+    if differing:
+        raise RunError(
+            f"the run in '{folder}' is another search (different: {', '.join(differing)}); repeat "
+            "its settings, choose another folder with --out, or replace it with --overwrite"
+        )
+
+
+def _flat(identity: dict[str, Any]) -> dict[str, Any]:
+    """Settings, fingerprint and versions by dotted name; settings without a prefix."""
+    flat: dict[str, Any] = {}
+    for section, values in identity.items():
+        if not isinstance(values, dict):
+            flat[section] = values
+            continue
+        prefix = "" if section == "settings" else f"{section}."
+        flat |= {f"{prefix}{key}": value for key, value in values.items()}
+    return flat
 
 
 def finish(

@@ -10,7 +10,7 @@ with plug-ins, not a fork.
 
 from __future__ import annotations
 
-import warnings
+import random
 from dataclasses import dataclass
 from typing import Any
 
@@ -159,9 +159,10 @@ class SpearDDPG:
         """Trains on episodes until the budget is spent."""
         settings = self.settings
         # SB3 seeds the global generators; the caller's streams are left alone.
+        python_state = random.getstate()
         numpy_state = np.random.get_state()  # noqa: NPY002 - SB3 draws from the global state
         try:
-            with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+            with torch.random.fork_rng(devices=[]):
                 env: gym.Env[Any, Any] = RescaleAction(
                     session.make_env(), np.float32(-1.0), np.float32(1.0)
                 )
@@ -173,6 +174,7 @@ class SpearDDPG:
         except BudgetSpent:
             return
         finally:
+            random.setstate(python_state)
             np.random.set_state(numpy_state)  # noqa: NPY002
 
     def _model(self, env: gym.Env[Any, Any], length: int, warmup: int, seed: int) -> DDPG:

@@ -16,7 +16,7 @@ _FIRST = Entry(
     seed=0,
     num_steps=4,
     pretrain=Recipe(epochs=14, lr=4e-3, weight_decay=3e-2, warmup=0.05, shift=1),
-    finetune=Recipe(epochs=1, lr=2e-3, weight_decay=3e-2, shift=1),
+    finetune=Recipe(epochs=2, lr=4e-3, weight_decay=3e-2, shift=1),
     scoring="refit",
     calibration_samples=384,
 )

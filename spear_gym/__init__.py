@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from spear_gym.env import SpearPruneEnv
     from spear_gym.evaluation import Evaluation, PlanEvaluator
     from spear_gym.lre import LinearEstimator
+    from spear_gym.lre_fit import fit_lre
     from spear_gym.pruning.plan import Plan
     from spear_gym.reward import TargetAwareReward
     from spear_gym.training import Recipe
@@ -28,6 +29,7 @@ _LAZY = {
     "TargetAwareReward": "spear_gym.reward",
     "Recipe": "spear_gym.training",
     "Workload": "spear_gym.workload",
+    "fit_lre": "spear_gym.lre_fit",
     "load_workload": "spear_gym.workload",
 }
 
@@ -40,6 +42,7 @@ __all__ = [
     "SpearPruneEnv",
     "TargetAwareReward",
     "Workload",
+    "fit_lre",
     "load_workload",
     "register_envs",
 ]

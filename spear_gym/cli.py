@@ -8,15 +8,16 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 if TYPE_CHECKING:
-    from spear_gym.agents.base import SearchSession
+    from spear_gym.agents.base import SearchResult, SearchSession
     from spear_gym.agents.pipeline import SearchReport, SearchSettings
     from spear_gym.evaluation import PlanEvaluator
     from spear_gym.lre import SynopsEstimator
@@ -56,12 +57,14 @@ def user_errors() -> Iterator[None]:
     """Turns the library's errors about bad input into one clear line, without a traceback."""
     try:
         yield
-    except ValueError as error:
-        # Every error about input is a ValueError of ours; anything else is a defect and may
-        # show its traceback.
-        if not type(error).__module__.startswith("spear_gym") and "spear_gym" not in _origin(error):
+    except (ValueError, RuntimeError) as error:
+        # Every error about input is a ValueError of ours, every run that fails an exception class
+        # of ours; anything else is a defect and may show its traceback.
+        ours = type(error).__module__.startswith("spear_gym")
+        if not ours and not (isinstance(error, ValueError) and "spear_gym" in _origin(error)):
             raise
-        err.print(f"[bold red]error:[/] {error}", highlight=False, soft_wrap=True)
+        text = escape(" ".join(str(error).split()))
+        err.print(f"[bold red]error:[/] {text}", highlight=False, soft_wrap=True)
         sys.exit(2)
     except KeyboardInterrupt:
         err.print("interrupted", highlight=False)
@@ -145,10 +148,10 @@ def _search(
     settings: SearchSettings, folder: Path, *, resume: bool, overwrite: bool, workers: int | None
 ) -> None:
     from spear_gym.agents import AgentError, make_agent
-    from spear_gym.agents.pipeline import finish, prepare_folder, search_in_folder
+    from spear_gym.agents.pipeline import check_folder, finish, prepare_folder, search_in_folder
     from spear_gym.evaluation import PlanEvaluator
     from spear_gym.reward import make_reward
-    from spear_gym.target import make_judge
+    from spear_gym.target import make_judge, target_fraction
 
     agent = make_agent(settings.agent)
     shape = make_reward(settings.reward, settings.reward_settings)
@@ -156,6 +159,7 @@ def _search(
         raise AgentError(
             f"budget is {settings.budget} and top {settings.top}; both must be at least 1"
         )
+    check_folder(folder, overwrite=overwrite, resume=resume)
     evaluator = PlanEvaluator(
         resolve_workload(settings.workload),
         scoring=settings.scoring,  # type: ignore[arg-type]
@@ -164,6 +168,7 @@ def _search(
         min_channels=settings.min_channels,
         max_ratio=settings.max_ratio,
     )
+    target_fraction(evaluator, settings.target, settings.target_synops)
     estimator = _estimator(evaluator, settings.lre, workers)
     judge = make_judge(
         evaluator,
@@ -184,21 +189,29 @@ def _search(
         if not found.interrupted:
             progress.update(task, completed=settings.budget, total=settings.budget)
     if found.interrupted:
-        out.print(
-            f"interrupted after {found.paid} evaluations; the best plan so far is in "
-            f"{folder / 'plan.json'}; continue with --resume",
-            soft_wrap=True,
-        )
-        raise typer.Exit(INTERRUPTED)
+        _interrupted(found, folder)
     with _progress() as progress:
         task = progress.add_task("fine-tune", total=None)
 
         def tuned(number: int, done: int, total: int, _: float) -> None:
             progress.update(task, completed=number * total + done, total=settings.top * total)
 
-        report = finish(evaluator, judge, settings, found, folder, on_batch=tuned)
+        try:
+            report = finish(evaluator, judge, settings, found, folder, on_batch=tuned)
+        except KeyboardInterrupt:
+            _interrupted(found, folder)
     show_report(report, evaluator, judge.target)
-    out.print(f"\nresults: [bold]{folder}[/] (try: spear evaluate {folder})", soft_wrap=True)
+    name = escape(str(folder))
+    out.print(f"\nresults: [bold]{name}[/] (try: spear evaluate {name})", soft_wrap=True)
+
+
+def _interrupted(found: SearchResult, folder: Path) -> NoReturn:
+    out.print(
+        f"interrupted after {found.paid} evaluations; the best plan so far is in "
+        f"{escape(str(folder / 'plan.json'))}; continue with --resume",
+        soft_wrap=True,
+    )
+    raise typer.Exit(INTERRUPTED)
 
 
 def _estimator(evaluator: PlanEvaluator, lre: str, workers: int | None) -> SynopsEstimator:
@@ -206,7 +219,7 @@ def _estimator(evaluator: PlanEvaluator, lre: str, workers: int | None) -> Synop
     from spear_gym.envs_registry.fits import stored_lre, user_path
     from spear_gym.target import make_estimator
 
-    stored = stored_lre(evaluator)
+    stored = stored_lre(evaluator) if lre == "auto" else None
     if lre == "auto" and stored is None:
         path = user_path(evaluator)
         out.print(
@@ -286,18 +299,18 @@ def evaluate(
     workload = resolve_workload(settings.workload)
     model = load_network(run, workload)
     measured, unpruned = measure(workload, model, "test"), workload.reference("test")
-    fraction, target = measured.synops / unpruned.synops, float(result["target"])
+    fraction = measured.synops / unpruned.synops
+    try:
+        target, recorded = float(result["target"]), result["test"]
+        same = (recorded["accuracy"], recorded["synops"], recorded["parameters"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise RunError(f"'{run / 'result.json'}' is damaged: {error!r}") from error
     table = Table(title=f"{workload.name}: target {target:.3f} of the unpruned SynOps")
     for column in ("", "accuracy", "SynOps", "fraction", "of target", "parameters"):
         table.add_column(column, justify="left" if not column else "right")
     table.add_row(*_row("unpruned (test)", unpruned, 1.0, target))
     table.add_row(*_row("measured (test)", measured, fraction, target))
     out.print(table)
-    try:
-        recorded = result["test"]
-        same = (recorded["accuracy"], recorded["synops"], recorded["parameters"])
-    except (KeyError, TypeError) as error:
-        raise RunError(f"'{run / 'result.json'}' is damaged: {error!r}") from error
     if (measured.accuracy, measured.synops, measured.parameters) != same:
         err.print(
             f"the recorded row differs: accuracy {same[0]}, SynOps {same[1]}, parameters {same[2]}"
@@ -343,6 +356,8 @@ def pretrain(
     if name not in ENTRIES:
         raise WorkloadError(unknown("workload", name, tuple(ENTRIES)))
     entry = ENTRIES[name]
+    path = out_path or Path(f"{name}.safetensors")
+    _check_output(path)
     with _progress("loss {task.fields[loss]}") as progress:
         task = progress.add_task(f"pretrain {name}", total=None, loss="-")
 
@@ -350,7 +365,6 @@ def pretrain(
             progress.update(task, completed=done, total=total, loss=f"{loss:.3f}")
 
         model = entry.train_network(show)
-    path = out_path or Path(f"{name}.safetensors")
     write_tensors(path, dict(model.state_dict()))
     figures = entry.workload(model).reference("search")
     out.print(f"search accuracy {figures.accuracy:.4f}, SynOps {figures.synops:,.0f}; wrote {path}")
@@ -382,6 +396,7 @@ def lre(
         criterion=criterion,
     )
     path = out_path or user_path(evaluator)
+    _check_output(path)
     _fit(evaluator, samples, held_out, seed, workers, path)
 
 
@@ -432,6 +447,9 @@ def score_study_command(
     fraction: Annotated[float, typer.Option(help="The one SynOps value, a fraction.")] = 0.3,
     seed: Annotated[int, typer.Option(help="Of the plans and fine-tunes.")] = 0,
     criterion: CriterionOption = "l1",
+    each: Annotated[
+        bool, typer.Option("--each", help="Fine-tune from each scoring's network, not just one.")
+    ] = False,
     workers: WorkersOption = None,
     out_folder: Annotated[Path, typer.Option("--out", help="Folder of the results.")] = Path(
         "runs/score-study"
@@ -442,15 +460,16 @@ def score_study_command(
     from spear_gym.files import write_bytes, write_json
     from spear_gym.report.score_picture import score_png
     from spear_gym.score_study import VALID, ScoredPlan, score_study
-    from spear_gym.simulation.simulate import SCORINGS
     from spear_gym.tasks import default_workers
 
+    stem = out_folder / name.replace(":", "-")
+    _check_output(stem.with_suffix(".json"))
     workload = resolve_workload(name)
     count = default_workers() if workers is None else workers
     with _progress() as progress:
-        task = progress.add_task("score and fine-tune", total=2 * plans * len(SCORINGS))
+        task = progress.add_task("score and fine-tune", total=2 * plans)
 
-        def show(_: ScoredPlan) -> None:
+        def show(_: tuple[ScoredPlan, ...]) -> None:
             progress.advance(task)
 
         study = score_study(
@@ -459,6 +478,7 @@ def score_study_command(
             plans=plans,
             seed=seed,
             criterion=criterion,
+            each=each,
             workers=count,
             on_plan=show,
         )
@@ -480,10 +500,49 @@ def score_study_command(
     weak = [r.scoring for r in study.validity if r.group == "fixed" and r.spearman < VALID]
     if weak:
         out.print(f"below {VALID} at fixed SynOps, so a search compares proxies: {', '.join(weak)}")
-    stem = out_folder / name.replace(":", "-")
     write_json(stem.with_suffix(".json"), study.to_json())
     write_bytes(stem.with_suffix(".png"), score_png(study))
     out.print(f"wrote {stem}.json and .png", soft_wrap=True)
+
+
+@app.command("spread-study")
+def spread_study_command(
+    name: NameArgument,
+    plans: Annotated[int, typer.Option(help="Random plans near one SynOps value.")] = 12,
+    seeds: Annotated[int, typer.Option(help="Fine-tunes of each.")] = 4,
+    fraction: Annotated[float, typer.Option(help="The SynOps value, a fraction.")] = 0.3,
+    workers: WorkersOption = None,
+    out_folder: Annotated[Path, typer.Option("--out", help="Folder of the results.")] = Path(
+        "runs/spread-study"
+    ),
+) -> None:
+    """Measure whether a workload tells plans apart: spread between plans against seeds."""
+    _set_threads(1)
+    from spear_gym.files import write_json
+    from spear_gym.spread_study import spread_study
+    from spear_gym.tasks import default_workers
+
+    workload = resolve_workload(name)
+    count = default_workers() if workers is None else workers
+    with _progress() as progress:
+        task = progress.add_task("fine-tune", total=plans * seeds)
+        study = spread_study(
+            workload,
+            fraction=fraction,
+            plans=plans,
+            seeds=seeds,
+            workers=count,
+            on_finetune=lambda: progress.advance(task),
+        )
+    out.print(
+        f"{name}: accuracy after fine-tuning spreads by {study.plan_std:.4f} between "
+        f"{len(study.plans)} plans and by {study.seed_std:.4f} between {seeds} seeds of one: "
+        f"{study.ratio:.1f} times",
+        soft_wrap=True,
+    )
+    path = out_folder / f"{name.replace(':', '-')}.json"
+    write_json(path, study.to_json())
+    out.print(f"wrote {path}", soft_wrap=True)
 
 
 def resolve_workload(name: str) -> Workload:
@@ -503,7 +562,7 @@ def resolve_workload(name: str) -> Workload:
     sys.path.insert(0, str(Path.cwd()))
     try:
         function: Any = getattr(importlib.import_module(module_name), function_name)
-    except (ImportError, AttributeError) as error:
+    except (ImportError, AttributeError, ValueError) as error:
         raise WorkloadError(f"cannot import the workload '{name}': {error}") from error
     if not callable(function):
         raise WorkloadError(f"'{name}' is no function that returns a Workload")
@@ -526,6 +585,17 @@ def _reward_settings(pairs: list[str]) -> dict[str, float]:
                 f"reward setting '{pair}' is not of the form name=number, e.g. lam=10"
             ) from None
     return settings
+
+
+def _check_output(path: Path) -> None:
+    """Refuses an output file that cannot be written, before any work."""
+    from spear_gym.agents.pipeline import RunError
+    from spear_gym.files import check_writable
+
+    try:
+        check_writable(path)
+    except OSError as error:
+        raise RunError(f"cannot write '{path}': {error}") from error
 
 
 def _set_threads(threads: int) -> None:

@@ -114,8 +114,8 @@ class SpearPruneEnv(gym.Env[Observation, Action], EzPickle):
         channel_multiple: kept channels are multiples of this.
         min_channels: fewest channels a group keeps.
         max_ratio: largest prune ratio.
-        evaluator: share another environment's evaluator (scoring and the following settings are
-            then its own).
+        evaluator: share another environment's evaluator (workload, scoring and the other
+            settings of plans are then its own).
         render_mode: ``"ansi"`` or ``"rgb_array"``.
 
     Raises:
@@ -147,22 +147,6 @@ class SpearPruneEnv(gym.Env[Observation, Action], EzPickle):
         evaluator: PlanEvaluator | None = None,
         render_mode: str | None = None,
     ) -> None:
-        EzPickle.__init__(
-            self,
-            workload,
-            target,
-            target_synops,
-            reward,
-            reward_settings,
-            scoring,
-            criterion,
-            lre,
-            channel_multiple,
-            min_channels,
-            max_ratio,
-            None,
-            render_mode,
-        )
         shape = make_reward(reward, reward_settings)
         if evaluator is None:
             loaded = load_workload(workload) if isinstance(workload, str) else workload
@@ -174,10 +158,29 @@ class SpearPruneEnv(gym.Env[Observation, Action], EzPickle):
                 min_channels=min_channels,
                 max_ratio=max_ratio,
             )
+        space = evaluator.space
+        # A copy makes an evaluator like this one, of which only the settings travel.
+        EzPickle.__init__(
+            self,
+            evaluator.workload,
+            target,
+            target_synops,
+            reward,
+            reward_settings,
+            evaluator.scoring,
+            evaluator.criterion,
+            lre,
+            space.channel_multiple,
+            space.min_channels,
+            space.max_ratio,
+            None,
+            render_mode,
+        )
         if target is None and target_synops is None:
             target = DEFAULT_TARGET
         self.evaluator = evaluator
-        estimator = make_estimator(evaluator, lre, stored_lre(evaluator))
+        stored = stored_lre(evaluator) if lre == "auto" else None
+        estimator = make_estimator(evaluator, lre, stored)
         self.judge: Judge = make_judge(
             evaluator, estimator, shape, target=target, target_synops=target_synops
         )

@@ -279,6 +279,8 @@ class PlanEvaluator:
     def _keep(self, key: Counts, walk: Walk) -> None:
         if key not in self._prefixes:
             self._prefixes[key] = self._measure(key, walk)
+        if len(key) == len(self.space):
+            return  # nothing goes on from a walk that has ended
         self._walks[key] = walk
         self._walk_bytes += walk.nbytes()
         # The walk just made is never dropped: its caller goes on from it.
@@ -293,10 +295,9 @@ class PlanEvaluator:
         opened = sum(synops for name, synops in unpruned.items() if name not in settled)
         if len(key) < len(self.space):
             first = self.graph.nodes[self.space.groups[len(key)].members[0]]
-            source = self.simulator.scored(walk.values[first.inputs[0]])
-            rate = float((source != 0).double().mean())
-            features = self.graph.nodes[first.inputs[0]].shape[0]
-            kept_inputs = source.shape[2] / features
+            active = walk.activities[first.inputs[0]]
+            rate = active.rate
+            kept_inputs = active.shape[2] / self.graph.nodes[first.inputs[0]].shape[0]
         else:
             last = next(reversed(list(settled.values())))
             rate = last.input_rate

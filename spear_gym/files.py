@@ -11,6 +11,21 @@ from typing import Any
 from torch import Tensor
 
 
+def check_writable(path: Path) -> None:
+    """Checks, before any work, that a file can be written; makes nothing.
+
+    Raises:
+        OSError: when it is a folder, or its own folder can neither be written nor made.
+    """
+    if path.is_dir():
+        raise IsADirectoryError(f"'{path}' is a folder")
+    parent = next(p for p in path.absolute().parents if p.exists())
+    if not parent.is_dir():
+        raise NotADirectoryError(f"'{parent}' is no folder")
+    if not os.access(parent, os.W_OK | os.X_OK):
+        raise PermissionError(f"'{parent}' is not writable")
+
+
 def write_bytes(path: Path, content: bytes) -> None:
     """Writes a file atomically: to a temporary neighbour, then renamed into place."""
     path.parent.mkdir(parents=True, exist_ok=True)

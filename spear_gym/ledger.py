@@ -14,6 +14,9 @@ from spear_gym.evaluation import Counts, Evaluation
 from spear_gym.pruning.plan import PlanSpace
 from spear_gym.target import Candidate
 
+LOCK_SECONDS = 5
+"""A ledger's lock of this age was left behind; writing a row takes milliseconds."""
+
 
 class LedgerError(ValueError):
     """A ledger cannot be read or written, or belongs to something else."""
@@ -35,14 +38,19 @@ class Ledger:
     def __init__(self, path: Path, study: str, space: PlanSpace, identity: dict[str, Any]) -> None:
         import optuna
         from optuna.storages import JournalStorage
-        from optuna.storages.journal import JournalFileBackend
+        from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
 
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self.path = path
         self._space = space
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            storage = JournalStorage(JournalFileBackend(str(path)))
+            _drop_unfinished_line(path)
+            # The lock is a link to the file. With a relative path it would dangle, and one left
+            # behind by a killed process would never be seen to be old.
+            absolute = str(path.resolve())
+            lock = JournalFileSymlinkLock(absolute, grace_period=LOCK_SECONDS)
+            storage = JournalStorage(JournalFileBackend(absolute, lock_obj=lock))
             self._study = optuna.create_study(
                 storage=storage, study_name=study, direction="maximize", load_if_exists=True
             )
@@ -98,6 +106,15 @@ class Ledger:
                 },
             )
         )
+
+
+def _drop_unfinished_line(path: Path) -> None:
+    """Cuts off a row that a killed process did not finish; the next one would run into it."""
+    content = path.read_bytes() if path.is_file() else b""
+    whole = content.rfind(b"\n") + 1
+    if whole < len(content):
+        with path.open("r+b") as file:
+            file.truncate(whole)
 
 
 class Replay:

@@ -195,8 +195,9 @@ def fit_line(
         raise LREError("a sample's SynOps are not finite; leave failed fine-tunes out")
     if np.ptp(x) < 1e-9:
         raise LREError(f"all samples have the same scored SynOps fraction {x[0]:.4f}")
-    weight, intercept = np.polynomial.Polynomial.fit(x, y, 1).convert().coef[::-1].tolist()
-    line = (float(weight), float(intercept))
+    centred = x - x.mean()
+    weight = float(centred @ y / (centred @ centred))
+    line = (weight, float(y.mean() - weight * x.mean()))
     return LinearEstimator(
         *line,
         dict(fingerprint),

@@ -40,7 +40,7 @@ def fit_lre(
         raise LREError(f"samples is {samples} and held_out {held_out}; at least 3 and 0 are needed")
     plans = spread_plans(evaluator, samples, seed)
     if held_out:
-        plans += spread_plans(evaluator, held_out, seed + 1)
+        plans += spread_plans(evaluator, held_out, seed + 1, exclude=plans)
     done: dict[int, Sample] = {}
     items = [(counts, seed * 1000 + index) for index, counts in enumerate(plans)]
     for index, sample in run_tasks(sample_plan, items, context=evaluator, workers=workers):

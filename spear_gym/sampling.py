@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from itertools import pairwise
 
 import numpy as np
@@ -26,21 +27,29 @@ def expected_fraction(evaluator: PlanEvaluator, counts: Counts) -> float:
     return total / evaluator.reference.synops
 
 
-def spread_plans(evaluator: PlanEvaluator, count: int, seed: int) -> list[Counts]:
+def spread_plans(
+    evaluator: PlanEvaluator, count: int, seed: int, exclude: Iterable[Counts] = ()
+) -> list[Counts]:
     """Distinct random plans whose expected SynOps are spread evenly over what can be reached.
 
     Args:
         evaluator: gives the plan space.
         count: how many.
         seed: of the draw.
+        exclude: plans that are not drawn.
+
+    Raises:
+        ValueError: when there are not so many plans.
     """
     rng = np.random.default_rng(seed)
     low = expected_fraction(evaluator, evaluator.space.smallest_counts())
     edges = np.linspace(low, 1.0, count + 1)
     chosen: list[Counts] = []
+    taken = set(exclude)
     for left, right in pairwise(edges):
         middle = (left + right) / 2
-        chosen.append(_draw_near(evaluator, rng, middle, (right - left) / 2, set(chosen)))
+        chosen.append(_draw_near(evaluator, rng, middle, (right - left) / 2, taken))
+        taken.add(chosen[-1])
     return chosen
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from spear_gym.evaluation import Evaluation, PlanEvaluator
+from spear_gym.evaluation import Evaluation, EvaluationFailed, PlanEvaluator
 from spear_gym.lre import LinearEstimator, LREError, NoEstimator, SynopsEstimator
 from spear_gym.reward import RewardShape
 
@@ -121,6 +121,36 @@ def make_judge(
     """
     if isinstance(estimator, LinearEstimator):
         estimator.check(evaluator.fingerprint())
+    fraction = target_fraction(evaluator, target, target_synops)
+    try:
+        smallest = evaluator.evaluate(evaluator.space.smallest_counts())
+    except EvaluationFailed as error:
+        raise TargetError(f"the smallest plan cannot be evaluated: {error}") from error
+    lowest = estimator.predict(smallest.synops_fraction)
+    if fraction < lowest:
+        # Rounded up, so that the number shown can be reached.
+        shown = math.ceil(lowest * 1e4) / 1e4
+        raise TargetError(
+            f"target is {fraction:g}, but the lowest that can be reached is {shown:.4f} (every "
+            f"group pruned by max_ratio = {evaluator.space.max_ratio:g}, at least "
+            f"{evaluator.space.min_channels} channels kept); raise the target or max_ratio"
+        )
+    return Judge(fraction, estimator, reward)
+
+
+def target_fraction(
+    evaluator: PlanEvaluator, target: float | None, target_synops: float | None
+) -> float:
+    """The target as a fraction of the unpruned SynOps.
+
+    Args:
+        evaluator: gives the unpruned SynOps.
+        target: the fraction itself, in (0, 1].
+        target_synops: SynOps per sample instead.
+
+    Raises:
+        TargetError: when it is out of range, or not exactly one of the two is given.
+    """
     unpruned = evaluator.reference.synops
     if (target is None) == (target_synops is None):
         raise TargetError("give either target (a fraction) or target_synops (absolute), not both")
@@ -138,16 +168,7 @@ def make_judge(
         raise TargetError(
             f"target is {target:g}; it must lie in (0, 1], a fraction of the unpruned SynOps"
         )
-    lowest = estimator.predict(
-        evaluator.evaluate(evaluator.space.smallest_counts()).synops_fraction
-    )
-    if target < lowest:
-        raise TargetError(
-            f"target is {target:g}, but the lowest that can be reached is {lowest:.4f} (every "
-            f"group pruned by max_ratio = {evaluator.space.max_ratio:g}, at least "
-            f"{evaluator.space.min_channels} channels kept); raise the target or max_ratio"
-        )
-    return Judge(target, estimator, reward)
+    return target
 
 
 def make_estimator(

@@ -83,7 +83,12 @@ def taylor(member: Node, context: Context) -> Tensor:
     """
     weight = context.graph.module(member).weight
     assert isinstance(weight, Tensor)
-    gradient = context.gradients[f"{member.module}.weight"]
+    gradient = context.gradients.get(f"{member.module}.weight")
+    if gradient is None:
+        raise CriterionError(
+            f"criterion 'taylor' needs a gradient for '{member.name}', which gets none (is its "
+            "neurons' surrogate disabled?); use 'l1'"
+        )
     return (_filters(weight) * _filters(gradient)).sum(1).abs()
 
 

@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import floor
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -15,6 +15,8 @@ from torch import Tensor
 from spear_gym.snn.graph import PrunableGroup
 
 PLAN_FORMAT = "spear-gym plan 1"
+
+_Value = TypeVar("_Value")
 
 
 class PlanError(ValueError):
@@ -60,9 +62,9 @@ class Plan:
         if not isinstance(data, dict) or data.get("format") != PLAN_FORMAT:
             raise PlanError(f"this is no plan: its 'format' is not '{PLAN_FORMAT}'")
         try:
-            names = tuple(str(g["name"]) for g in data["groups"])
-            channels = tuple(int(g["channels"]) for g in data["groups"])
-            kept = tuple(tuple(int(i) for i in g["kept"]) for g in data["groups"])
+            names = tuple(_typed(str, g["name"]) for g in data["groups"])
+            channels = tuple(_typed(int, g["channels"]) for g in data["groups"])
+            kept = tuple(tuple(_typed(int, i) for i in g["kept"]) for g in data["groups"])
         except (KeyError, TypeError, ValueError) as error:
             raise PlanError(f"the plan is damaged: {error!r}") from error
         for name, total, indices in zip(names, channels, kept, strict=True):
@@ -79,6 +81,13 @@ class Plan:
             return cls.from_json(json.loads(text))
         except json.JSONDecodeError as error:
             raise PlanError(f"the plan is not valid JSON: {error}") from error
+
+
+def _typed(kind: type[_Value], value: Any) -> _Value:
+    """A JSON value of exactly this type: 1.5, true and "1" are no channel index."""
+    if type(value) is not kind:
+        raise TypeError(f"{value!r} is no {kind.__name__}")
+    return value
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from spear_gym.pruning.plan import Plan, PlanError, kept_by_space
 from spear_gym.pruning.slicing import sliced_tensors
 from spear_gym.snn.graph import Kind, SpikingGraph
-from spear_gym.snn.trace import private_copy, reset_neurons
+from spear_gym.snn.trace import preserved_states, private_copy, reset_neurons
 
 
 def prune_network(
@@ -85,7 +85,7 @@ def check_surgery(graph: SpikingGraph, inputs: Tensor) -> None:
     plan = Plan(names, tuple(group.channels for group in graph.groups), kept)
     model = prune_network(graph, plan)
     try:
-        with torch.no_grad():
+        with torch.no_grad(), preserved_states():
             model(inputs.clone())
     except (RuntimeError, ValueError, IndexError) as error:
         raise PlanError(

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from spear_gym.simulation.gradients import LeakyScan, StepNorm
 from spear_gym.simulation.layers import combine, connect, fold, normalise, unfold
 from spear_gym.snn.graph import CONNECTIONS, Kind, Node, SpikingGraph
 
@@ -73,18 +74,46 @@ def fire(neuron: snn.Leaky, current: Tensor, num_steps: int, *, membrane: bool =
     Returns:
         ``(num_steps, batch, ...)``.
     """
+    if not membrane and _scannable(neuron):
+        beta = neuron.beta.detach().clamp(0, 1)
+        return LeakyScan.apply(  # type: ignore[no-any-return, no-untyped-call]
+            current,
+            beta,
+            neuron.threshold.detach(),
+            num_steps,
+            neuron.reset_mechanism,
+            neuron.spike_grad,
+        )
+    return _fire_step_by_step(neuron, current, num_steps, membrane=membrane)
+
+
+def _scannable(neuron: snn.Leaky) -> bool:
+    """Whether nothing of the neuron is learned and it resets one step after it fires."""
+    parameters = (neuron.beta, neuron.threshold, neuron.graded_spikes_factor)
+    learned = any(isinstance(p, nn.Parameter) and p.requires_grad for p in parameters)
+    plain = bool((neuron.graded_spikes_factor == 1).all())
+    delayed = neuron.reset_delay or neuron.reset_mechanism == "none"
+    return plain and delayed and not learned
+
+
+def _fire_step_by_step(
+    neuron: snn.Leaky, current: Tensor, num_steps: int, *, membrane: bool
+) -> Tensor:
+    """The general case, left to autograd."""
     beta, threshold = neuron.beta.clamp(0, 1), neuron.threshold
     subtract, zero = neuron.reset_mechanism == "subtract", neuron.reset_mechanism == "zero"
     outputs = []
     # Unbound once: indexing step by step would fill a zero gradient of full length at every step.
     frames = current.unbind(0)
-    mem = reset = torch.zeros_like(frames[0])
+    mem = torch.zeros_like(frames[0])
+    # A membrane at rest is above a threshold that is negative.
+    reset = neuron.spike_grad(mem - threshold).detach()
     for step in range(num_steps):
         now = frames[step if len(frames) > 1 else 0]
         if zero and step:
             mem = (1 - reset) * mem
         mem = beta * mem + now if step else now
-        if subtract and step:
+        if subtract:
             mem = mem - reset * threshold
         fired = neuron.spike_grad(mem - threshold)
         spikes = fired * neuron.graded_spikes_factor
@@ -107,27 +136,31 @@ def _norm(
         return normalise(module, tensors, value)
     if module.momentum is None:
         raise ValueError("BatchNorm with momentum=None (cumulative average) cannot be fine-tuned")
-    if len(value) == 1:
-        # The step loop normalises the same values T times; its running statistics then move as
-        # far as one update with this momentum.
-        steps = num_steps if bn_time == "step" else 1
-        return unfold(_batch_norm(module, fold(value), 1 - (1 - module.momentum) ** steps), value)
-    if bn_time == "pooled":
-        return unfold(_batch_norm(module, fold(value), module.momentum), value)
-    return torch.stack([_batch_norm(module, frame, module.momentum) for frame in value])
-
-
-def _batch_norm(module: nn.BatchNorm1d | nn.BatchNorm2d, value: Tensor, momentum: float) -> Tensor:
-    return F.batch_norm(
-        value,
-        module.running_mean,
-        module.running_var,
-        module.weight,
-        module.bias,
-        True,
-        momentum,
-        module.eps,
+    frames = fold(value)[None] if bn_time == "pooled" else value
+    out, mean, variance = StepNorm.apply(  # type: ignore[no-untyped-call]
+        frames, module.weight, module.bias, module.eps
     )
+    # A static value is normalised T times by the step loop, always alike.
+    repeats = num_steps if len(value) == 1 and bn_time == "step" else 1
+    count = frames.numel() // (frames.shape[0] * frames.shape[2])
+    for step in range(len(frames) * repeats):
+        index = 0 if len(frames) == 1 else step
+        _update_statistics(module, mean[index], variance[index] * (count / (count - 1)))
+    return out.reshape(value.shape)  # type: ignore[no-any-return]
+
+
+@torch.no_grad()
+def _update_statistics(
+    module: nn.BatchNorm1d | nn.BatchNorm2d, mean: Tensor, variance: Tensor
+) -> None:
+    """Moves the running statistics as BatchNorm does, by its momentum, unbiased variance."""
+    assert module.running_mean is not None
+    assert module.running_var is not None
+    assert module.momentum is not None
+    module.running_mean.lerp_(mean, module.momentum)
+    module.running_var.lerp_(variance, module.momentum)
+    if module.num_batches_tracked is not None:
+        module.num_batches_tracked += 1
 
 
 def _drop(graph: SpikingGraph, node: Node, value: Tensor) -> Tensor:

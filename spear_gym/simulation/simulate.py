@@ -9,18 +9,27 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Literal
 
 import numpy as np
 import snntorch as snn
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from spear_gym.pruning.plan import Plan, kept_by_space
 from spear_gym.pruning.slicing import sliced_tensors
-from spear_gym.simulation.layers import combine, connect, fire, fold, normalise
+from spear_gym.simulation.layers import channel_moments, combine, connect, fire, normalise
 from spear_gym.simulation.refit import RefitTargets, ridge
-from spear_gym.simulation.synops import LayerCount, count_layer, fanout_map
+from spear_gym.simulation.synops import (
+    EXACT_FLOAT32,
+    Activity,
+    LayerCount,
+    activity,
+    count_layer,
+    fanout_map,
+)
 from spear_gym.snn.graph import CONNECTIONS, Kind, Node, SpikingGraph
 
 Scoring = Literal["plain", "recalibrated", "refit"]
@@ -48,6 +57,7 @@ class Walk:
         position: index of the next node to run.
         kept: decisions so far: kept indices by channel space (absent: all).
         values: live activations by node, ``(time, batch, ...)``.
+        activities: non-zero entries of the live activations that connection layers read.
         layers: counts of the connection layers run so far, by node name.
         neurons: counts of the neuron layers run so far, by node name.
         updates: tensors that scoring changed (BatchNorm statistics, classifier), by node name.
@@ -59,6 +69,7 @@ class Walk:
     position: int = 0
     kept: Mapping[int, Tensor] = field(default_factory=dict)
     values: Mapping[int, Tensor] = field(default_factory=dict)
+    activities: Mapping[int, Activity] = field(default_factory=dict)
     layers: Mapping[str, LayerCount] = field(default_factory=dict)
     neurons: Mapping[str, NeuronCount] = field(default_factory=dict)
     updates: Mapping[str, Mapping[str, Tensor]] = field(default_factory=dict)
@@ -103,6 +114,12 @@ class Simulator:
             raise ValueError(f"scoring '{scoring}' needs a calibration set")
         if scoring == "refit" and targets is None:
             raise ValueError("scoring 'refit' needs regression targets")
+        for frames in (inputs, calibration):
+            if graph.varying and frames is not None and frames.shape[1] != num_steps:
+                raise ValueError(
+                    f"the samples have {frames.shape[1]} frames, but the network is run for "
+                    f"{num_steps} time steps; they must be the same"
+                )
         self.graph = graph
         self.num_steps = num_steps
         self.scoring: Scoring = scoring
@@ -117,7 +134,10 @@ class Simulator:
         }
         self._last_use = _last_uses(graph)
         self._decisions = {group.members[0]: group.space for group in graph.groups}
-        self._classifier = graph.classifier.index if scoring == "refit" else -1
+        self._private = _private_outputs(graph)
+        self._binary = _binary_nodes(graph)
+        self._read_by_connections = {node.inputs[0] for node in graph.connections}
+        self._classifier = _refitted(graph).index if scoring == "refit" else -1
 
     def run(self, plan: Plan | None = None) -> Walk:
         """A whole pass over a plan (``None``: unpruned)."""
@@ -162,6 +182,7 @@ class Simulator:
     @torch.no_grad()
     def _run_to(self, walk: Walk, end: int) -> Walk:  # noqa: C901 - one branch per kind of node
         values, updates = dict(walk.values), dict(walk.updates)
+        activities = dict(walk.activities)
         layers, neurons, widths = dict(walk.layers), dict(walk.neurons), dict(walk.widths)
         readout, parameters = walk.readout, walk.parameters
         for node in self.graph.nodes[walk.position : end]:
@@ -172,7 +193,7 @@ class Simulator:
             if node.kind is Kind.INPUT:
                 value = self._input
             elif node.kind in CONNECTIONS:
-                layers[node.name] = self._count(node, sources[0], tensors)
+                layers[node.name] = self._count(node, activities[node.inputs[0]], tensors)
                 if node.index == self._classifier:
                     tensors = self._refit(sources[0], tensors)
                     updates[node.name] = tensors
@@ -182,20 +203,36 @@ class Simulator:
                 if self._calibrating:
                     tensors = self._recalibrate(tensors, sources[0])
                     updates[node.name] = tensors
-                value = normalise(self.graph.module(node), tensors, sources[0])
+                # A connection's output made in this very run and read by nobody else.
+                fresh = node.inputs[0] in self._private and node.inputs[0] >= walk.position
+                value = normalise(self.graph.module(node), tensors, sources[0], in_place=fresh)
             elif node.kind is Kind.NEURON:
                 value, membrane = self._fire(node, tensors, sources[0])
-                scored = self.scored(value)
-                neurons[node.name] = NeuronCount(int((scored != 0).sum()), scored.numel())
+                neurons[node.name] = self._spikes(node, value)
             else:
                 value = combine(node, sources)
             if node.index == self.graph.output:
                 readout = self._read(value, membrane)
             values[node.index] = value
+            if node.index in self._read_by_connections:
+                binary = node.index in self._binary
+                activities[node.index] = activity(self.scored(value), binary=binary)
             for index in {*node.inputs, node.index}:
                 if self._last_use.get(index, -1) <= node.index:
                     del values[index]
-        return Walk(end, walk.kept, values, layers, neurons, updates, widths, parameters, readout)
+                    activities.pop(index, None)
+        return Walk(
+            end,
+            walk.kept,
+            values,
+            activities,
+            layers,
+            neurons,
+            updates,
+            widths,
+            parameters,
+            readout,
+        )
 
     def _parameters(self, node: Node, tensors: Mapping[str, Tensor]) -> int:
         if not tensors:
@@ -203,11 +240,17 @@ class Simulator:
         trainable = self.graph.module(node)._parameters
         return sum(tensor.numel() for name, tensor in tensors.items() if name in trainable)
 
-    def _count(self, node: Node, value: Tensor, tensors: Mapping[str, Tensor]) -> LayerCount:
+    def _spikes(self, node: Node, value: Tensor) -> NeuronCount:
+        scored = self.scored(value)
+        if node.index in self._binary and scored[0].numel() < EXACT_FLOAT32:
+            return NeuronCount(sum(int(frame.sum()) for frame in scored), scored.numel())
+        return NeuronCount(int((scored != 0).sum()), scored.numel())
+
+    def _count(self, node: Node, active: Activity, tensors: Mapping[str, Tensor]) -> LayerCount:
         weight = tensors["weight"]
-        groups = value.shape[2] // weight.shape[1]
+        groups = active.shape[2] // weight.shape[1]
         return count_layer(
-            self.scored(value),
+            active,
             self._fanouts[node.index],
             weight.shape[0] // groups,
             self.num_steps,
@@ -216,9 +259,7 @@ class Simulator:
 
     def _recalibrate(self, tensors: Mapping[str, Tensor], value: Tensor) -> dict[str, Tensor]:
         """Mean and biased variance over all calibration samples, steps and positions."""
-        calibration = fold(value[:, : self._calibrating])
-        axes = [axis for axis in range(calibration.dim()) if axis != 1]
-        variance, mean = torch.var_mean(calibration, dim=axes, correction=0)
+        mean, variance = channel_moments(value[:, : self._calibrating])
         return {**tensors, "running_mean": mean, "running_var": variance}
 
     def _refit(self, value: Tensor, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -242,12 +283,54 @@ class Simulator:
         return scored.sum(0) if self.graph.readout == "spikes" else scored.mean(0)
 
 
+def _refitted(graph: SpikingGraph) -> Node:
+    node = graph.classifier
+    if node.kind is not Kind.LINEAR:
+        raise ValueError(
+            f"scoring 'refit' needs a linear classifier, but '{node.name}' is a convolution; use "
+            "'recalibrated'"
+        )
+    return node
+
+
 def _last_uses(graph: SpikingGraph) -> dict[int, int]:
     uses: dict[int, int] = {}
     for node in graph.nodes:
         for index in node.inputs:
             uses[index] = node.index
     return uses
+
+
+def _private_outputs(graph: SpikingGraph) -> frozenset[int]:
+    """Connections whose output exactly one node reads, so that it may overwrite it."""
+    readers: dict[int, int] = {}
+    for node in graph.nodes:
+        for index in node.inputs:
+            readers[index] = readers.get(index, 0) + 1
+    private = {node.index for node in graph.connections if readers.get(node.index) == 1}
+    return frozenset(private - {graph.output})
+
+
+def _binary_nodes(graph: SpikingGraph) -> frozenset[int]:
+    """Nodes whose values are all 0 or 1: spikes, and what only moves or selects them."""
+    binary: set[int] = set()
+    for node in graph.nodes:
+        if node.kind is Kind.NEURON:
+            factor = graph.module(node).graded_spikes_factor
+            assert isinstance(factor, Tensor)
+            if bool((factor == 1).all()):
+                binary.add(node.index)
+        elif (node.kind in _SELECTING or _is_max_pool(node)) and binary.issuperset(node.inputs):
+            binary.add(node.index)
+    return frozenset(binary)
+
+
+_SELECTING = frozenset({Kind.FLATTEN, Kind.DROPOUT, Kind.CONCAT})
+
+
+def _is_max_pool(node: Node) -> bool:
+    function = node.function
+    return isinstance(function, partial) and function.func in (F.max_pool1d, F.max_pool2d)
 
 
 def accuracy(readout: Tensor, labels: Tensor) -> float:

@@ -10,6 +10,7 @@ weights count. Totals are integers until the mean over samples.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import prod
 
 import numpy as np
 import torch
@@ -89,27 +90,63 @@ def _axis_fanout(
     return np.bincount(inside, minlength=size).astype(np.int64)
 
 
+@dataclass(frozen=True, slots=True)
+class Activity:
+    """Non-zero entries of an activation over all scored samples.
+
+    Attributes:
+        per_position: how many at each position, summed over time, samples and channels; int64
+            of the activation's spatial shape.
+        shape: ``(time, samples, channels, *spatial)``; a time axis of 1 stands for all steps.
+    """
+
+    per_position: Tensor
+    shape: tuple[int, ...]
+
+    @property
+    def rate(self) -> float:
+        """Share of the entries that are non-zero."""
+        return int(self.per_position.sum()) / prod(self.shape)
+
+
+EXACT_FLOAT32 = 2**24
+"""Whole numbers up to this are exact in float32, so sums of that many spikes are."""
+
+
+def activity(value: Tensor, *, binary: bool) -> Activity:
+    """Counts the non-zero entries of ``(time, samples, channels, *spatial)``.
+
+    Args:
+        value: the activation.
+        binary: it holds nothing but zeros and ones, so that its sum is the count.
+    """
+    total = torch.zeros(value.shape[3:], dtype=torch.int64, device=value.device)
+    for frame in value:
+        entries = frame.shape[0] * frame.shape[1]
+        exact = binary and entries < EXACT_FLOAT32
+        counted = frame if exact else frame != 0
+        total += counted.sum((0, 1)).long()
+    return Activity(total, tuple(value.shape))
+
+
 def count_layer(
-    value: Tensor, fanout: Tensor, outputs_per_input: int, num_steps: int, *, analog: bool
+    active: Activity, fanout: Tensor, outputs_per_input: int, num_steps: int, *, analog: bool
 ) -> LayerCount:
     """Counts a layer's operations.
 
     Args:
-        value: its input, ``(time, batch, channels, *spatial)``; a time axis of 1 stands for the
-            same value at all ``num_steps`` steps.
-        fanout: :func:`fanout_map`, ``spatial``.
+        active: of its input.
+        fanout: :func:`fanout_map`, of the input's spatial shape.
         outputs_per_input: output channels that each input channel reaches (outputs / groups).
         num_steps: time steps T.
         analog: count MACs instead.
     """
-    repeats = num_steps // value.shape[0]
-    fanout = fanout.to(value.device)
+    steps, samples, channels = active.shape[:3]
+    repeats = num_steps // steps
+    inputs = prod(active.shape) * repeats
+    spikes = int(active.per_position.sum()) * repeats
     if analog:
-        synapses = int(fanout.sum()) * outputs_per_input
-        once = value.shape[0] * value.shape[1] * value.shape[2] * synapses
-        active = int((value != 0).sum()) * repeats
-        return LayerCount(0, once * repeats, once, active, value.numel() * repeats)
-    per_position = (value != 0).sum((0, 1, 2))
-    synops = int((per_position * fanout).sum()) * outputs_per_input * repeats
-    active = int(per_position.sum()) * repeats
-    return LayerCount(synops, 0, 0, active, value.numel() * repeats)
+        once = steps * samples * channels * int(fanout.sum()) * outputs_per_input
+        return LayerCount(0, once * repeats, once, spikes, inputs)
+    weighted = int((active.per_position.cpu() * fanout).sum())
+    return LayerCount(weighted * outputs_per_input * repeats, 0, 0, spikes, inputs)

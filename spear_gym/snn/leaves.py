@@ -6,6 +6,7 @@ from collections.abc import Callable
 from functools import partial
 
 import snntorch as snn
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
@@ -35,6 +36,9 @@ LEAVES: tuple[type[nn.Module], ...] = (
     nn.Identity,
     snn.Leaky,
 )
+
+RESETS = {"_base_sub": "subtract", "_base_zero": "zero", "_base_int": "none"}
+"""snnTorch's state function -> reset mechanism, in the order of its `reset_mechanism_val`."""
 
 POOL_FUNCTIONS: dict[str, Callable[..., Tensor]] = {
     "avg_pool1d": F.avg_pool1d,
@@ -66,31 +70,68 @@ def is_leaf(name: str, module: nn.Module) -> bool:
             f"neuron '{name}' is a {type(module).__name__}; only snntorch.Leaky is supported"
         )
     kind = next((leaf for leaf in LEAVES if isinstance(module, leaf)), None)
-    if kind is None or type(module).forward is not kind.forward:
+    own = "forward" in vars(module) or (kind and type(module).forward is not kind.forward)
+    if kind is None or own:
         return False
     _check_options(name, module)
     return True
 
 
+def check_layers(model: nn.Module) -> None:
+    """Checks the options of every layer of a network, called or not.
+
+    Raises:
+        TraceError: for spiking neurons and layer options that are not supported.
+    """
+    for name, module in model.named_modules():
+        is_leaf(name, module)
+
+
 def _check_options(name: str, module: nn.Module) -> None:
-    problem = None
-    if parametrize.is_parametrized(module):
-        problem = "has a parametrization; remove it with torch.nn.utils.parametrize first"
-    elif isinstance(module, Conv) and module.padding_mode != "zeros":
-        problem = f"pads with '{module.padding_mode}'; only zero padding is supported"
-    elif isinstance(module, Norm) and module.running_mean is None:
-        problem = "keeps no running statistics; set track_running_stats=True and train it"
-    elif isinstance(module, nn.MaxPool1d | nn.MaxPool2d) and module.return_indices:
-        problem = "returns indices; set return_indices=False"
-    elif isinstance(module, snn.Leaky) and module.inhibition:
-        problem = "uses lateral inhibition, which is not supported; set inhibition=False"
-    elif isinstance(module, snn.Leaky) and module.state_quant:
-        problem = "quantises its state, which is not supported; set state_quant=False"
+    problem = _neuron_problem(module) if isinstance(module, snn.Leaky) else _layer_problem(module)
     if problem is not None:
         raise TraceError(f"module '{name}' ({type(module).__name__}) {problem}")
 
 
-def pool_function(module: nn.Module) -> Callable[[Tensor], Tensor]:
+def _layer_problem(module: nn.Module) -> str | None:
+    if parametrize.is_parametrized(module):
+        return "has a parametrization; remove it with torch.nn.utils.parametrize first"
+    if isinstance(module, (*Conv, nn.Linear)) and "weight" not in module._parameters:
+        return (
+            "computes its weight before every call (weight_norm, spectral_norm or "
+            "torch.nn.utils.prune); make it permanent with torch.nn.utils.remove_weight_norm or "
+            "prune.remove first"
+        )
+    if isinstance(module, Conv) and module.padding_mode != "zeros":
+        return f"pads with '{module.padding_mode}'; only zero padding is supported"
+    if isinstance(module, Norm) and module.running_mean is None:
+        return "keeps no running statistics; set track_running_stats=True and train it"
+    if isinstance(module, nn.MaxPool1d | nn.MaxPool2d) and module.return_indices:
+        return "returns indices; set return_indices=False"
+    return None
+
+
+def _neuron_problem(neuron: snn.Leaky) -> str | None:
+    if neuron.inhibition:
+        return "uses lateral inhibition, which is not supported; set inhibition=False"
+    if neuron.state_quant:
+        return "quantises its state, which is not supported; set state_quant=False"
+    built = RESETS.get(neuron.state_function.__name__)
+    if not built == neuron.reset_mechanism == list(RESETS.values())[neuron.reset_mechanism_val]:
+        return (
+            f"was built with reset_mechanism '{built}' and given another afterwards; snnTorch then "
+            "mixes the two: pass reset_mechanism to the constructor"
+        )
+    probe = torch.arange(-200, 201) / 100
+    if not torch.equal(neuron.spike_grad(probe).detach(), (probe > 0).to(probe.dtype)):
+        return (
+            "has a spike_grad that does not fire exactly when the membrane is above the "
+            "threshold; use one of snntorch.surrogate's deterministic ones"
+        )
+    return None
+
+
+def pool_function(module: nn.Module) -> partial[Tensor]:
     """The functional form of a pooling module."""
     options = {
         key: getattr(module, key)

@@ -58,6 +58,8 @@ CONSTANTS = frozenset(
     f"{what}_like" for what in ("zeros", "ones", "empty", "full", "rand", "randn")
 ) | frozenset(f"new_{what}" for what in ("zeros", "ones", "empty", "full"))
 """Functions whose result does not depend on the values of the tensor they are given."""
+VALUES = frozenset({"item", "tolist", "numpy", "__bool__", "__float__", "__int__", "__index__"})
+"""Functions that take a tensor's values out of sight."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,24 +146,31 @@ class Recorder(TorchFunctionMode):
                 return self._neuron_call(name, module, forward, *a, **k)
             output = forward(*a, **k)
             source = a[0] if a else next(iter(k.values()))
+            if output is source and not isinstance(module, nn.Identity):
+                output = output.view(output.shape)  # A tensor means one thing only.
             self._stateless_call(name, module, source, output)
             return output
         finally:
             self._paused = paused
 
     def _stateless_call(self, name: str, module: nn.Module, source: Tensor, output: Tensor) -> None:
-        step = self._read(source, f"layer '{name}' ({type(module).__name__})")
+        reader = f"layer '{name}' ({type(module).__name__})"
+        step = self._read(source, reader)
         if isinstance(module, nn.Identity):
             self._set(output, step)
         elif isinstance(module, nn.Flatten):
             self._flatten(source, output, step, f"module '{name}' (Flatten)")
         elif isinstance(module, POOL_MODULES):
-            self._push(output, Kind.POOL, name, None, pool_function(module), [step])
+            function = pool_function(module)
+            _check_rank(reader, source, function.func.__name__)
+            self._push(output, Kind.POOL, name, None, function, [step])
         elif isinstance(module, nn.Dropout | nn.Dropout1d | nn.Dropout2d):
             self._push(output, Kind.DROPOUT, name, name, None, [step])
         else:
             kind = Kind.NORM if isinstance(module, Norm) else Kind.LINEAR
             kind = Kind.CONV if isinstance(module, Conv) else kind
+            if isinstance(module, Conv):
+                _check_rank(reader, source, "conv1d" if isinstance(module, nn.Conv1d) else "conv2d")
             if kind is Kind.LINEAR and source.dim() != 2:
                 raise TraceError(
                     f"linear layer '{name}' reads a tensor of shape {tuple(source.shape)}; only "
@@ -227,21 +236,23 @@ class Recorder(TorchFunctionMode):
         if self._paused:
             return func(*args, **kwargs)
         known = [m for m in map(self.meaning, tensors_in((args, kwargs))) if m is not None]
-        if known and name in {"bool", "item"}:
-            self._warn_if_data_dependent(name)
+        if known and getattr(func, "__name__", "") in VALUES:
+            raise TraceError(
+                f"forward{self._where()} takes a decision on the values of a tensor (`if tensor:`, "
+                "`tensor.item()`); a graph that depends on the data cannot be traced: decide on "
+                "shapes or settings"
+            )
+        seen = args
+        if name in ADDITIONS and args and self.meaning(args[0]) is None and is_zero(args[0]):
+            seen = (0, *args[1:])  # `total += x` overwrites the zeros that it starts from.
         output = func(*args, **kwargs)
         if name == "setitem":
             self._setitem(args[0], args[1], args[2])
         elif known and name not in CONSTANTS and any(True for _ in tensors_in(output)):
-            self._function(name, args, kwargs, output)
+            if name == "dropout" and output is args[0]:
+                output = output.view(output.shape)  # A tensor means one thing only.
+            self._function(name, seen, kwargs, output)
         return output
-
-    def _warn_if_data_dependent(self, name: str) -> None:
-        if name == "bool":
-            raise TraceError(
-                f"forward{self._where()} takes a decision on the values of a tensor (`if tensor:`);"
-                " a graph that depends on the data cannot be traced: decide on shapes or settings"
-            )
 
     def _where(self) -> str:
         return f" in module {self._scope[-1]}" if self._scope else ""
@@ -348,6 +359,7 @@ class Recorder(TorchFunctionMode):
         if "stride" in options and options["stride"] in (None, [], ()):
             del options["stride"]
         function = partial(POOL_FUNCTIONS[name], **options)
+        _check_rank(f"function '{name}'{self._where()}", args[0], name)
         self._push(output, Kind.POOL, self._function_name(name), None, function, [step])
         return True
 
@@ -389,12 +401,10 @@ class Recorder(TorchFunctionMode):
                 self._set(tensor, Step(0, "value", step))
             return bool(dim == 0)
         index = args[1] if name == "getitem" else (args[2] if args[1] == 0 else None)
-        if isinstance(index, tuple):
-            whole = all(isinstance(i, slice) and i == slice(None) for i in index[1:])
-            index = index[0] if index and whole else None
-        if not isinstance(index, int):
+        position = time_index(index)
+        if position is None or position[0] != 0:
             return False
-        self._set(output, Step(0, "value", index % args[0].shape[0]))
+        self._set(output, Step(0, "value", position[1] % args[0].shape[0]))
         return True
 
     def _setitem(self, target: Tensor, index: Any, value: Any) -> None:
@@ -428,7 +438,7 @@ class Recorder(TorchFunctionMode):
     def _scale(self, name: str, args: Sequence[Any], output: Tensor) -> bool:
         source = self.term(args[0])
         factor = args[1]
-        if not isinstance(source, Series) or not isinstance(factor, int | float):
+        if not isinstance(source, Series) or not isinstance(factor, int | float) or factor <= 0:
             return False
         scale = source.scale * factor if "mul" in name else source.scale / factor
         self._set(output, replace(source, scale=scale))
@@ -515,3 +525,14 @@ class Recorder(TorchFunctionMode):
     def _function_name(self, name: str) -> str:
         scope = self._scope[-1].split("'")[1] + "." if self._scope else ""
         return f"{scope}{name}"
+
+
+def _check_rank(reader: str, source: Tensor, function: str) -> None:
+    """Refuses tensors that torch would take for a single sample without a batch axis."""
+    axes = 4 if function.endswith("2d") else 3
+    if source.dim() != axes:
+        raise TraceError(
+            f"{reader} reads a tensor of shape {tuple(source.shape)}, which torch takes for a "
+            f"single sample; it needs {axes} axes, (batch, channel, "
+            f"{'height, width' if axes == 4 else 'length'})"
+        )

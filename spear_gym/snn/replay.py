@@ -14,6 +14,8 @@ from spear_gym.snn.meanings import Series
 
 FLIP_TOLERANCE = 0.01
 """Share of outputs that may differ; reordered float32 sums flip a spike now and then."""
+CHECKED_STEPS = 3
+"""Time steps for which a module that computes one step of a static input is checked."""
 
 
 def replay(graph: SpikingGraph, inputs: Tensor, node: int, port: str) -> Tensor:
@@ -28,7 +30,9 @@ def replay(graph: SpikingGraph, inputs: Tensor, node: int, port: str) -> Tensor:
     Returns:
         ``(time, batch, ...)``.
     """
-    steps = graph.traced_steps if graph.idiom == "loop" else (len(inputs) if graph.varying else 1)
+    steps = graph.traced_steps
+    if graph.idiom == "step":
+        steps = len(inputs) if graph.varying else CHECKED_STEPS
     membranes: dict[int, Tensor] = {}
     recorded = []
     with torch.no_grad():
@@ -84,20 +88,16 @@ def compare_with_forward(graph: SpikingGraph, inputs: Tensor, series: Series) ->
         TraceError: when more than 1 % of the outputs differ.
     """
     expected = replay(graph, inputs, series.draft, series.port)
-    if graph.idiom == "step":
-        with torch.no_grad():
-            frames = inputs if graph.varying else inputs[None]
-            _reset(graph)
-            actual = torch.stack([_first(graph.model(frame.clone())) for frame in frames])
-    else:
-        expected = (
-            expected.sum(0) * series.scale
-            if series.axis is None
-            else expected.movedim(0, series.axis) * series.scale
-        )
-        with torch.no_grad():
-            _reset(graph)
-            actual = _first(graph.model(inputs.clone()))
+    if graph.idiom == "loop":
+        expected = expected.sum(0) if series.axis is None else expected.movedim(0, series.axis)
+        expected = expected * series.scale
+    try:
+        actual = _own_output(graph, inputs)
+    except (RuntimeError, TypeError, IndexError, AttributeError, ValueError) as error:
+        raise TraceError(
+            f"the network's forward fails on a second batch, of shape {tuple(inputs.shape)}: "
+            f"{error}; forward must treat every batch size alike"
+        ) from error
     if actual.shape != expected.shape:
         raise TraceError(
             f"the network returns shape {tuple(actual.shape)} on a second batch, the trace "
@@ -111,6 +111,15 @@ def compare_with_forward(graph: SpikingGraph, inputs: Tensor, series: Series) ->
             "a second batch; forward depends on values, on randomness, on hooks or on state that "
             "is not a membrane potential"
         )
+
+
+@torch.no_grad()
+def _own_output(graph: SpikingGraph, inputs: Tensor) -> Tensor:
+    _reset(graph)
+    if graph.idiom == "loop":
+        return _first(graph.model(inputs.clone()))
+    frames = inputs if graph.varying else inputs.expand(CHECKED_STEPS, *inputs.shape)
+    return torch.stack([_first(graph.model(frame.clone())) for frame in frames])
 
 
 def _reset(graph: SpikingGraph) -> None:

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from spear_gym.snn.channels import assign_channels, prunable_groups
 from spear_gym.snn.errors import TraceError
-from spear_gym.snn.graph import CONNECTIONS, Idiom, Kind, Readout, SpikingGraph
+from spear_gym.snn.graph import CONNECTIONS, Idiom, Kind, Node, Readout, SpikingGraph
+from spear_gym.snn.leaves import check_layers
 from spear_gym.snn.meanings import Series, Step
 from spear_gym.snn.record import Recorder
 from spear_gym.snn.replay import compare_with_forward
@@ -64,12 +65,23 @@ def trace(
     if check is None:
         count = example.shape[batch_axis]
         check = example.flip(batch_axis).narrow(batch_axis, 0, count - 1)
+    check_layers(model)
     with preserved_states():
-        private = private_copy(model)
+        private = _copied(model)
         graph = _record(private, example, varying=varying, events=events, readout=readout)
         compare_with_forward(graph.graph, check, graph.series)
     reset_neurons(private)
     return graph.graph
+
+
+def _copied(model: nn.Module) -> nn.Module:
+    try:
+        return private_copy(model)
+    except (RuntimeError, TypeError) as error:
+        raise TraceError(
+            f"the network cannot be copied: {error}; tensors and other state that a forward pass "
+            "leaves in its modules must not stay there"
+        ) from error
 
 
 class _Recorded:
@@ -140,24 +152,32 @@ def _record_as(
         )
     drafts = tuple(recorder.drafts)
     nodes, fixed = assign_channels(drafts, model, series.draft)
-    _check_shared_modules(nodes)
+    _check_sharing(nodes, model)
     graph = SpikingGraph(
         model, nodes, prunable_groups(nodes, fixed), node, found, varying, idiom, num_steps
     )
     return _Recorded(graph, series)
 
 
-def _check_shared_modules(nodes: tuple[Any, ...]) -> None:
-    seen: dict[str, Any] = {}
+def _check_sharing(nodes: tuple[Node, ...], model: nn.Module) -> None:
+    modules: set[str] = set()
+    owners: dict[int, str] = {}
     for node in nodes:
         if node.module is None or node.kind not in CONNECTIONS | {Kind.NORM, Kind.NEURON}:
             continue
-        if node.module in seen:
+        if node.module in modules:
             raise TraceError(
                 f"module '{node.module}' is used more than once in a time step on different "
                 "inputs; layers with weights or state cannot be shared: give each use its own"
             )
-        seen[node.module] = node
+        modules.add(node.module)
+        for parameter in model.get_submodule(node.module).parameters():
+            owner = owners.setdefault(id(parameter), node.module)
+            if owner != node.module:
+                raise TraceError(
+                    f"modules '{owner}' and '{node.module}' share a parameter; layers that are "
+                    "pruned each in their own way cannot: give each its own"
+                )
 
 
 def _output_series(recorder: Recorder, output: Any, num_steps: int, idiom: Idiom) -> Series:
