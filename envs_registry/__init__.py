@@ -11,6 +11,7 @@ from .digits import DIGITS
 __all__ = ["ENTRIES", "Entry", "register_envs"]
 
 ENTRY_POINT = "spear_gym.env:SpearPruneEnv"
+VECTOR_ENTRY_POINT = "spear_gym.vector:SpearPruneVectorEnv"
 
 for _entry in (DIGITS, *CLUTTERED):
     add(_entry)
@@ -18,10 +19,13 @@ for _entry in (DIGITS, *CLUTTERED):
 
 def register_envs() -> None:
     """Registers ``SpearPrune-v0`` and one id per workload; calling it again changes nothing."""
-    if "SpearPrune-v0" not in gym.registry:
-        gym.register("SpearPrune-v0", entry_point=ENTRY_POINT)
-    for entry in ENTRIES.values():
-        if entry.environment not in gym.registry:
+    ids = {"SpearPrune-v0": "digits"}
+    ids |= {entry.environment: entry.name for entry in ENTRIES.values()}
+    for name, workload in ids.items():
+        if name not in gym.registry:
             gym.register(
-                entry.environment, entry_point=ENTRY_POINT, kwargs={"workload": entry.name}
+                name,
+                entry_point=ENTRY_POINT,
+                vector_entry_point=VECTOR_ENTRY_POINT,
+                kwargs={"workload": workload},
             )

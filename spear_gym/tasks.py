@@ -6,6 +6,7 @@ import multiprocessing
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from typing import Any, TypeVar
 
 import cloudpickle
@@ -14,6 +15,8 @@ import torch
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
+ATTEMPTS = 3
+
 _context: Any = None
 _function: Any = None
 
@@ -21,6 +24,10 @@ _function: Any = None
 def default_workers() -> int:
     """One worker per available core."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+class WorkerDied(RuntimeError):  # noqa: N818 - the name says what happened
+    """Worker processes died again and again on the same tasks."""
 
 
 def run_tasks(
@@ -32,6 +39,8 @@ def run_tasks(
 ) -> Iterator[tuple[int, Result]]:
     """Calls ``function(context, item)`` for every item.
 
+    A worker that dies (killed, out of memory) is replaced and its task runs again, twice at most.
+
     Args:
         function: a module-level function.
         items: one per call.
@@ -40,6 +49,9 @@ def run_tasks(
 
     Yields:
         (index of the item, result), in order of completion.
+
+    Raises:
+        WorkerDied: when workers die on a task for the third time.
     """
     if workers <= 1 or len(items) <= 1:
         for index, item in enumerate(items):
@@ -47,14 +59,32 @@ def run_tasks(
         return
     # Our own objects on their way to our own processes; nothing a user or the disk supplied.
     payload = cloudpickle.dumps((function, context))
+    waiting = set(range(len(items)))
+    for attempt in range(ATTEMPTS):
+        try:
+            for index, result in _run_in_pool(items, sorted(waiting), payload, workers):
+                waiting.discard(index)
+                yield index, result
+            return
+        except BrokenProcessPool as error:
+            if attempt == ATTEMPTS - 1:
+                raise WorkerDied(
+                    f"worker processes died {ATTEMPTS} times; tasks left: {sorted(waiting)}; "
+                    "perhaps memory ran out: use fewer workers"
+                ) from error
+
+
+def _run_in_pool(
+    items: Sequence[Any], indices: Sequence[int], payload: bytes, workers: int
+) -> Iterator[tuple[int, Any]]:
     executor = ProcessPoolExecutor(
-        min(workers, len(items)),
+        min(workers, len(indices)),
         mp_context=multiprocessing.get_context("spawn"),
         initializer=_install,
         initargs=(payload,),
     )
     try:
-        futures = {executor.submit(_call, item): index for index, item in enumerate(items)}
+        futures = {executor.submit(_call, items[index]): index for index in indices}
         for future in as_completed(futures):
             yield futures[future], future.result()
     finally:

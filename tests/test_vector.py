@@ -1,0 +1,88 @@
+"""The vector environment: the results of single ones, in every autoreset mode and in SB3."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import pytest
+from gymnasium.vector import AutoresetMode
+from stable_baselines3 import PPO
+from stable_baselines3.common.vec_env import DummyVecEnv
+
+import spear_gym  # noqa: F401 - registers
+from spear_gym.vector import SB3VecEnv, SpearPruneVectorEnv
+
+SETTINGS: dict[str, Any] = {"workload": "digits", "target": 0.3, "lre": "none"}
+ENVS, STEPS = 3, 11
+
+
+def actions() -> np.ndarray:
+    rng = np.random.default_rng(0)
+    return rng.uniform(0.0, 0.9, (STEPS, ENVS, 1)).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def vector() -> SpearPruneVectorEnv:
+    made = gym.make_vec(
+        "SpearPrune-v0", num_envs=ENVS, vectorization_mode="vector_entry_point", **SETTINGS
+    )
+    assert isinstance(made, SpearPruneVectorEnv)
+    return made
+
+
+@pytest.mark.parametrize("mode", [AutoresetMode.NEXT_STEP, AutoresetMode.SAME_STEP])
+def test_equals_single_environments(mode: AutoresetMode) -> None:
+    ours = SpearPruneVectorEnv(ENVS, autoreset_mode=mode, **SETTINGS)
+    single = gym.vector.SyncVectorEnv(
+        [lambda: gym.make("SpearPrune-v0", **SETTINGS)] * ENVS, autoreset_mode=mode
+    )
+    np.testing.assert_array_equal(ours.reset(seed=1)[0], single.reset(seed=1)[0])
+    for action in actions():
+        left, right = ours.step(action), single.step(action)
+        for one, other in zip(left[:4], right[:4], strict=True):
+            np.testing.assert_array_equal(one, other)
+
+
+def test_shares_one_evaluator(vector: SpearPruneVectorEnv) -> None:
+    vector.reset(seed=0)
+    before = vector.evaluator.runs
+    groups = len(vector.evaluator.space)
+    for _ in range(groups):
+        vector.step(np.full((ENVS, 1), 0.37, dtype=np.float32))
+    assert vector.evaluator.runs == before + 1
+    assert all(env.unwrapped.evaluator is vector.evaluator for env in vector.envs)
+
+
+def test_refuses_no_environments() -> None:
+    with pytest.raises(ValueError, match="num_envs is 0"):
+        SpearPruneVectorEnv(0, **SETTINGS)
+
+
+def test_sb3_adapter_equals_sb3s_own() -> None:
+    ours = SB3VecEnv(SpearPruneVectorEnv(ENVS, autoreset_mode=AutoresetMode.SAME_STEP, **SETTINGS))
+    theirs = DummyVecEnv([lambda: gym.make("SpearPrune-v0", **SETTINGS)] * ENVS)
+    np.testing.assert_array_equal(ours.reset(), theirs.reset())
+    for action in actions():
+        (obs, rewards, dones, infos), expected = ours.step(action), theirs.step(action)
+        np.testing.assert_array_equal(obs, expected[0])
+        np.testing.assert_array_equal(rewards, expected[1])
+        np.testing.assert_array_equal(dones, expected[2])
+        for info, wanted in zip(infos, expected[3], strict=True):
+            if "accuracy" in wanted:
+                assert info["accuracy"] == wanted["accuracy"]
+                np.testing.assert_array_equal(
+                    info["terminal_observation"], wanted["terminal_observation"]
+                )
+
+
+def test_sb3_adapter_wants_same_step_reset() -> None:
+    with pytest.raises(ValueError, match="SAME_STEP"):
+        SB3VecEnv(SpearPruneVectorEnv(2, **SETTINGS))
+
+
+def test_sb3_learns_through_it() -> None:
+    env = SB3VecEnv(SpearPruneVectorEnv(2, autoreset_mode=AutoresetMode.SAME_STEP, **SETTINGS))
+    model = PPO("MlpPolicy", env, n_steps=8, batch_size=8, n_epochs=1, device="cpu").learn(32)
+    assert model.num_timesteps == 32
