@@ -76,6 +76,17 @@ def cluttered_digits_net(seed: int) -> ConvSNN:
     return _seeded(seed, channels=(12, 24, 32, 32, 32), pool_after=(1, 3, 5), image_size=16)
 
 
+def vgg16(seed: int, num_classes: int = 10) -> ConvSNN:
+    """The spiking VGG16 of SPEAR's experiments at CIFAR size (32x32, colour), untrained.
+
+    13 convolutions with BatchNorm and a single linear classifier; T = 4 in the paper.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        widths = (64, 64, 128, 128, 256, 256, 256, 512, 512, 512, 512, 512, 512)
+        return ConvSNN(widths, (2, 4, 7, 10, 13), 32, in_channels=3, num_classes=num_classes)
+
+
 def unregister_neurons(network: nn.Module) -> None:
     """Take the network's own neurons off snnTorch's global list `SpikingNeuron.instances`.
 
