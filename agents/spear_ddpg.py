@@ -3,9 +3,10 @@
 SPEAR (Xie et al., arXiv 2507.02945) says that it searches with DDPG; its settings were not
 available, so they are *reconstructed* from AMC (He et al., ECCV 2018), which it follows: the
 final reward on every transition of an episode, a moving average subtracted from it, truncated
-normal exploration that decays per episode after a random warm-up, gamma = 1. Learning rate and
-gradient steps were tuned on the workload `digits` only. The algorithm is Stable-Baselines3's DDPG
-with plug-ins, not a fork.
+normal exploration that decays per episode after a random warm-up, gamma = 1. Clip, learning rate,
+warm-up and final spread were tuned on the workload `digits` only, by hand: five settings at target
+0.3, three seeds of 200 evaluations each, 3,000 evaluations in all; mean score of the best plan
+0.903 to 0.937. The algorithm is Stable-Baselines3's DDPG with plug-ins, not a fork.
 """
 
 from __future__ import annotations
@@ -49,17 +50,17 @@ class Settings:
             learns little but that, and the actor saturates at heavy pruning.
     """
 
-    warmup_share: float = 0.25
+    warmup_share: float = 0.15
     sigma: float = 0.5
-    sigma_final: float = 0.05
-    learning_rate: float = 1e-3
+    sigma_final: float = 0.1
+    learning_rate: float = 3e-4
     gradient_steps: int = 4
     batch_size: int = 64
     tau: float = 0.01
     hidden: int = 300
     buffer_episodes: int = 2000
     baseline_rate: float = 0.05
-    reward_clip: float = 1.0
+    reward_clip: float = 0.5
 
 
 class EpisodeReplayBuffer(ReplayBuffer):
