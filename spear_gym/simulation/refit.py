@@ -7,8 +7,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-RIDGE = 1e-2
-"""Ridge strength, relative to the mean variance of the features. Fixed on digits."""
+RIDGE = 1.0
+"""Ridge strength, relative to the mean sum of squares of a feature.
+
+Chosen on digits among 0.01, 0.1, 1, 3, 10, 30 and 100: over 30 plans near 0.3 of the SynOps, the
+score's Spearman correlation with the accuracy after fine-tuning is 0.71, 0.78, 0.89, 0.82, 0.82,
+0.77 and 0.73, and the accuracy that fine-tuning reaches from there is best too. Weaker penalties
+give a classifier with large weights that fine-tuning starts badly from.
+"""
 
 
 @dataclass(frozen=True)
