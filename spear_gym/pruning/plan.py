@@ -62,9 +62,10 @@ class Plan:
         if not isinstance(data, dict) or data.get("format") != PLAN_FORMAT:
             raise PlanError(f"this is no plan: its 'format' is not '{PLAN_FORMAT}'")
         try:
-            names = tuple(_typed(str, g["name"]) for g in data["groups"])
-            channels = tuple(_typed(int, g["channels"]) for g in data["groups"])
-            kept = tuple(tuple(_typed(int, i) for i in g["kept"]) for g in data["groups"])
+            groups = _typed(list, data["groups"])
+            names = tuple(_typed(str, g["name"]) for g in groups)
+            channels = tuple(_typed(int, g["channels"]) for g in groups)
+            kept = tuple(tuple(_typed(int, i) for i in _typed(list, g["kept"])) for g in groups)
         except (KeyError, TypeError, ValueError) as error:
             raise PlanError(f"the plan is damaged: {error!r}") from error
         for name, total, indices in zip(names, channels, kept, strict=True):

@@ -88,12 +88,16 @@ def fire(neuron: snn.Leaky, current: Tensor, num_steps: int, *, membrane: bool =
 
 
 def _scannable(neuron: snn.Leaky) -> bool:
-    """Whether nothing of the neuron is learned and it resets one step after it fires."""
+    """Whether nothing of the neuron is learned and it resets one step after it fires.
+
+    A negative threshold is left to the general case: it resets a membrane at rest.
+    """
     parameters = (neuron.beta, neuron.threshold, neuron.graded_spikes_factor)
     learned = any(isinstance(p, nn.Parameter) and p.requires_grad for p in parameters)
     plain = bool((neuron.graded_spikes_factor == 1).all())
     delayed = neuron.reset_delay or neuron.reset_mechanism == "none"
-    return plain and delayed and not learned
+    positive = bool((neuron.threshold >= 0).all())
+    return plain and delayed and positive and not learned
 
 
 def _fire_step_by_step(

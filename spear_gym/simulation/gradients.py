@@ -144,7 +144,10 @@ def _derivative(surrogate: Callable[[Tensor], Tensor], at: Tensor) -> Tensor:
     """Elementwise derivative of a surrogate, through its own backward."""
     with torch.enable_grad():
         point = at.detach().requires_grad_(True)
-        (slope,) = torch.autograd.grad(surrogate(point), point, torch.ones_like(point))
+        spikes = surrogate(point)
+        if not spikes.requires_grad:  # a surrogate that is disabled
+            return torch.zeros_like(at)
+        (slope,) = torch.autograd.grad(spikes, point, torch.ones_like(spikes))
     return slope
 
 

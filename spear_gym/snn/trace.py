@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import snntorch as snn
 import torch
@@ -68,10 +68,10 @@ def trace(
     check_layers(model)
     with preserved_states():
         private = _copied(model)
-        graph = _record(private, example, varying=varying, events=events, readout=readout)
-        compare_with_forward(graph.graph, check, graph.series)
+        graph, series = _record(private, example, varying=varying, events=events, readout=readout)
+        compare_with_forward(graph, check, series)
     reset_neurons(private)
-    return graph.graph
+    return graph
 
 
 def _copied(model: nn.Module) -> nn.Module:
@@ -84,12 +84,11 @@ def _copied(model: nn.Module) -> nn.Module:
         ) from error
 
 
-class _Recorded:
-    """A graph and how the module's own output shows its readout node over time."""
+class _Recorded(NamedTuple):
+    """A graph, and how the module's own output shows its readout node over time."""
 
-    def __init__(self, graph: SpikingGraph, series: Series) -> None:
-        self.graph = graph
-        self.series = series
+    graph: SpikingGraph
+    series: Series
 
 
 def _record(

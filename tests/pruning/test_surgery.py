@@ -1,0 +1,201 @@
+"""Surgery: a really smaller network that does what the sliced simulation did."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import snntorch as snn
+import torch
+from networks import LoopNet, StepNet, TutorialNet, enlivened
+from reference import SpikeRecorder, in_float64, random_plan, run_plain
+from safetensors.torch import load_file, save_file
+from snntorch import utils
+from torch import Tensor, nn
+
+from spear_gym.pruning.criteria import rank_channels
+from spear_gym.pruning.plan import Plan, PlanError, PlanSpace
+from spear_gym.pruning.surgery import check_surgery, prune_network
+from spear_gym.snn.graph import SpikingGraph
+from spear_gym.snn.trace import trace
+from spear_gym.snn.zoo import cluttered_digits_net, digits_net
+
+STEPS = 4
+SHIPPED: dict[str, tuple[Callable[[int], nn.Module], int]] = {
+    "digits": (digits_net, 8),
+    "cluttered-digits": (cluttered_digits_net, 16),
+}
+
+
+def shipped(name: str, seed: int = 0) -> tuple[SpikingGraph, Tensor]:
+    """A shipped network with random weights, and images for it."""
+    make, size = SHIPPED[name]
+    graph = trace(enlivened(make(seed)), torch.rand(4, 1, size, size))
+    return graph, torch.rand(3, 1, size, size)
+
+
+def minimum_plan(graph: SpikingGraph) -> Plan:
+    return PlanSpace(graph.groups, rank_channels(graph, "l1"), max_ratio=0.999).plan(
+        [1] * len(graph.groups)
+    )
+
+
+def assert_same_spikes(graph: SpikingGraph, plan: Plan, inputs: Tensor) -> dict[str, Tensor]:
+    simulator = SpikeRecorder(graph, inputs, STEPS)
+    simulator.run(plan)
+    pruned = prune_network(graph, plan)
+    if inputs.dtype == torch.float64:
+        in_float64(pruned)
+    plain = run_plain(pruned, [inputs] * STEPS).spikes
+    assert plain.keys() == simulator.spikes.keys()
+    for name, spikes in plain.items():
+        assert torch.equal(spikes, simulator.spikes[name]), name
+    return plain
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_shipped_networks_on_random_plans(name: str) -> None:
+    graph, inputs = shipped(name)
+    graph.model.double()
+    for seed in range(12):
+        spikes = assert_same_spikes(graph, random_plan(graph, seed), inputs.double())
+        assert spikes["lif1"].any()
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_shipped_networks_in_float32(name: str) -> None:
+    graph, inputs = shipped(name)
+    differing = total = 0
+    for seed in range(6):
+        plan = random_plan(graph, seed)
+        simulator = SpikeRecorder(graph, inputs, STEPS)
+        simulator.run(plan)
+        plain = run_plain(prune_network(graph, plan), [inputs] * STEPS).spikes
+        for layer, spikes in plain.items():
+            differing += int((spikes != simulator.spikes[layer]).sum())
+            total += spikes.numel()
+    assert differing <= 1e-4 * total
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_minimum_widths(name: str) -> None:
+    graph, inputs = shipped(name)
+    graph.model.double()
+    plan = minimum_plan(graph)
+    assert set(plan.counts) == {1}
+    assert_same_spikes(graph, plan, inputs.double())
+    pruned = prune_network(graph, plan)
+    layers = [m for m in pruned.modules() if isinstance(m, nn.Conv2d)]
+    assert all(layer.out_channels == len(layer.weight) == 1 for layer in layers)
+
+
+def test_attributes_follow_the_tensors() -> None:
+    graph = trace(StepNet(), torch.rand(4, 1, 16, 16))
+    pruned: Any = prune_network(graph, Plan(("conv1", "conv2"), (6, 8), ((1, 4, 5), (0, 7))))
+    assert type(pruned) is StepNet
+    assert (pruned.conv1.in_channels, pruned.conv1.out_channels) == (1, 3)
+    assert (pruned.conv2.in_channels, pruned.conv2.out_channels) == (3, 2)
+    assert pruned.conv2.bias is None
+    assert (pruned.bn1.num_features, pruned.bn2.num_features) == (3, 2)
+    assert (pruned.fc.in_features, pruned.fc.out_features) == (2 * 4, 5)
+    assert not any(module.training for module in pruned.modules())
+    own: Any = graph.model
+    assert torch.equal(pruned.conv2.weight, own.conv2.weight[[0, 7]][:, [1, 4, 5]])
+    # Channel 0 and 7 of 8, each 2 x 2 positions behind the flatten.
+    assert torch.equal(pruned.fc.weight, own.fc.weight[:, [0, 1, 2, 3, 28, 29, 30, 31]])
+
+
+def test_the_pruned_network_shares_nothing_and_trains() -> None:
+    graph = trace(StepNet(), torch.rand(4, 1, 16, 16))
+    graph.model.get_parameter("conv1.bias").requires_grad_(False)
+    before = {key: value.clone() for key, value in graph.model.state_dict().items()}
+    count = len(snn.SpikingNeuron.instances)
+    pruned = prune_network(graph, random_plan(graph, 0))
+    assert len(snn.SpikingNeuron.instances) == count
+    assert not pruned.get_parameter("conv1.bias").requires_grad
+    assert pruned.get_parameter("conv1.weight").requires_grad
+    optimizer = torch.optim.SGD(pruned.parameters(), lr=1.0)
+    pruned(torch.rand(3, 1, 16, 16))[1].sum().backward()
+    optimizer.step()
+    assert all(torch.equal(before[k], v) for k, v in graph.model.state_dict().items())
+
+
+def test_updates_are_installed() -> None:
+    graph = trace(enlivened(StepNet()), torch.rand(4, 1, 16, 16))
+    plan = random_plan(graph, 0)
+    width = len(plan.kept[0])
+    mean = torch.arange(float(width))
+    pruned: Any = prune_network(graph, plan, {"bn1": {"running_mean": mean}})
+    assert torch.equal(pruned.bn1.running_mean, mean)
+    assert torch.equal(pruned.state_dict()["bn1.running_mean"], mean)
+    own = graph.model.get_buffer("bn1.running_var")
+    assert torch.equal(pruned.bn1.running_var, own[list(plan.kept[0])])
+
+
+def test_a_plan_for_another_network() -> None:
+    graph = trace(StepNet(), torch.rand(4, 1, 16, 16))
+    with pytest.raises(PlanError, match="the plan is for groups"):
+        prune_network(graph, Plan(("conv1",), (6,), ((0,),)))
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_round_trip_through_safetensors(name: str, tmp_path: Path) -> None:
+    graph, inputs = shipped(name)
+    plan = random_plan(graph, 7)
+    pruned = prune_network(graph, plan)
+    save_file(pruned.state_dict(), tmp_path / "weights.safetensors")
+    # Into a network of other weights, cut by the plan as it is read from its own file.
+    other, _ = shipped(name, seed=1)
+    again = prune_network(other, Plan.from_json(plan.to_json()))
+    before = run_plain(again, [inputs] * STEPS).spikes
+    again.load_state_dict(load_file(tmp_path / "weights.safetensors"))
+    spikes = run_plain(pruned, [inputs] * STEPS)
+    read = run_plain(again, [inputs] * STEPS)
+    assert torch.equal(spikes.outputs, read.outputs)
+    for layer, fired in spikes.spikes.items():
+        assert torch.equal(fired, read.spikes[layer])
+    assert not torch.equal(before["lif1"], read.spikes["lif1"])
+
+
+# ------------------------------------------------------------------ sizes written into forward
+
+
+def test_the_tutorials_view_by_batch_passes() -> None:
+    inputs = torch.rand(4, 1, 10, 10)
+    check_surgery(trace(TutorialNet(), inputs), inputs)
+
+
+def fixed_view(net: LoopNet, x: Tensor) -> Any:
+    return net.lif2(net.fc(net.pool(net.lif1(net.conv(x))).view(-1, 96)))
+
+
+def fixed_view_of_a_batch(net: LoopNet, x: Tensor) -> Any:
+    return net.lif2(net.fc(net.pool(net.lif1(net.conv(x))).view(x.size(0), 96)))
+
+
+def fixed_width_added(net: LoopNet, x: Tensor) -> Any:
+    hidden = net.lif1(net.conv(x)) + torch.zeros(1, 6, 8, 8)
+    return net.lif2(net.fc(net.pool(hidden).flatten(1)))
+
+
+@pytest.mark.parametrize("way", [fixed_view, fixed_view_of_a_batch, fixed_width_added])
+@pytest.mark.parametrize("batch", [2, 4, 6])
+def test_sizes_written_into_forward_are_refused(way: Any, batch: int) -> None:
+    inputs = torch.rand(batch, 1, 8, 8)
+    graph = trace(LoopNet(way), inputs)
+    with pytest.raises(PlanError, match=r"has a size written into it: .*; write x\.flatten"):
+        check_surgery(graph, inputs)
+
+
+def test_the_check_leaves_other_networks_alone() -> None:
+    def way(net: LoopNet, x: Tensor) -> Any:
+        utils.reset(net)
+        return torch.stack([net.lif2(net.current(x))[0] for _ in range(3)])
+
+    bystander = snn.Leaky(0.5, init_hidden=True)
+    bystander(torch.ones(2, 2))
+    inputs = torch.rand(4, 1, 8, 8)
+    check_surgery(trace(LoopNet(way), inputs), inputs)
+    assert bystander.mem.tolist() == [[1.0, 1.0], [1.0, 1.0]]
