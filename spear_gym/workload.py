@@ -11,6 +11,7 @@ from functools import cached_property
 from importlib.metadata import version
 from typing import Any, Literal
 
+import cloudpickle
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -174,7 +175,8 @@ class Workload:
     def __reduce__(self) -> Any:
         if self.catalogued:
             return load_workload, (self.name,)
-        return super().__reduce__()
+        # snnTorch's surrogate gradients are closures, which plain pickle refuses.
+        return _restored, (type(self), cloudpickle.dumps(self.__dict__))
 
     def split(self, name: SplitName) -> Split:
         """A split by name."""
@@ -215,6 +217,13 @@ class Workload:
         }
         digest.update(json.dumps(settings, sort_keys=True).encode())
         return digest.hexdigest()
+
+
+def _restored(kind: type[Workload], payload: bytes) -> Workload:
+    """The copy of a workload on its way through our own processes or ``copy.deepcopy``."""
+    workload = kind.__new__(kind)
+    workload.__dict__.update(cloudpickle.loads(payload))
+    return workload
 
 
 def versions() -> dict[str, str]:

@@ -1,0 +1,103 @@
+"""What the commands share: the application, its options, progress bars and checks."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+if TYPE_CHECKING:
+    from spear_gym.workload import Workload
+
+
+app = typer.Typer(
+    help="Prune spiking neural networks to a target of synaptic operations.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+out = Console()
+err = Console(stderr=True)
+
+LRE_SAMPLES = 40
+INTERRUPTED = 130
+
+WorkloadOption = Annotated[str, typer.Option(help="Catalogue name, or module:function.")]
+NameArgument = Annotated[str, typer.Argument(help="Catalogue name, or module:function.")]
+WorkersOption = Annotated[int | None, typer.Option(help="Worker processes; all cores by default.")]
+ThreadsOption = Annotated[int, typer.Option(help="Torch threads of this process.")]
+ScoringOption = Annotated[
+    str | None, typer.Option(help="plain, recalibrated or refit; the workload's default if unset.")
+]
+CriterionOption = Annotated[str, typer.Option(help="l1, bn_scale, taylor or random.")]
+
+
+def resolve_workload(name: str) -> Workload:
+    """A workload of the catalogue, or what ``module:function`` returns.
+
+    Raises:
+        WorkloadError: for an unknown name, or a function that cannot be imported or returns
+            something else.
+    """
+    from spear_gym.workload import Workload, WorkloadError, load_workload
+
+    if ":" not in name:
+        import spear_gym.envs_registry  # noqa: F401 - registers the catalogue
+
+        return load_workload(name)
+    module_name, _, function_name = name.partition(":")
+    sys.path.insert(0, str(Path.cwd()))
+    try:
+        function: Any = getattr(importlib.import_module(module_name), function_name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise WorkloadError(f"cannot import the workload '{name}': {error}") from error
+    if not callable(function):
+        raise WorkloadError(f"'{name}' is no function that returns a Workload")
+    workload = function()
+    if not isinstance(workload, Workload):
+        raise WorkloadError(f"'{name}' gives a {type(workload).__name__}, not a Workload")
+    return workload
+
+
+def check_output(path: Path) -> None:
+    """Refuses an output file that cannot be written, before any work."""
+    from spear_gym.agents.pipeline import RunError
+    from spear_gym.files import check_writable
+
+    try:
+        check_writable(path)
+    except OSError as error:
+        raise RunError(f"cannot write '{path}': {error}") from error
+
+
+def set_threads(threads: int) -> None:
+    """Sets torch's threads for this process; the library itself never does.
+
+    Raises:
+        AgentError: below 1.
+    """
+    import torch
+
+    from spear_gym.agents.base import AgentError
+
+    if threads < 1:
+        raise AgentError(f"threads is {threads}; it must be at least 1")
+    torch.set_num_threads(threads)
+
+
+def progress_bar(extra: str = "") -> Progress:
+    """A progress bar on standard error, ``extra`` being a further column."""
+    columns: list[Any] = [
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+    ]
+    if extra:
+        columns.append(TextColumn(extra))
+    return Progress(*columns, console=err)

@@ -1,0 +1,129 @@
+"""``spear score-study`` and ``spear spread-study``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.table import Table
+
+from spear_gym.cli.common import (
+    CriterionOption,
+    NameArgument,
+    WorkersOption,
+    app,
+    check_output,
+    out,
+    progress_bar,
+    resolve_workload,
+    set_threads,
+)
+
+if TYPE_CHECKING:
+    pass
+
+
+@app.command("score-study")
+def score_study_command(
+    name: NameArgument,
+    plans: Annotated[int, typer.Option(help="Plans near one SynOps value, and over all.")] = 30,
+    fraction: Annotated[float, typer.Option(help="The one SynOps value, a fraction.")] = 0.3,
+    seed: Annotated[int, typer.Option(help="Of the plans and fine-tunes.")] = 0,
+    criterion: CriterionOption = "l1",
+    each: Annotated[
+        bool, typer.Option("--each", help="Fine-tune from each scoring's network, not just one.")
+    ] = False,
+    workers: WorkersOption = None,
+    out_folder: Annotated[Path, typer.Option("--out", help="Folder of the results.")] = Path(
+        "runs/score-study"
+    ),
+) -> None:
+    """Measure whether each way of scoring predicts the accuracy after fine-tuning."""
+    set_threads(1)
+    from spear_gym.files import write_bytes, write_json
+    from spear_gym.report.score_picture import score_png
+    from spear_gym.score_study import VALID, ScoredPlan, score_study
+    from spear_gym.tasks import default_workers
+
+    stem = out_folder / name.replace(":", "-")
+    check_output(stem.with_suffix(".json"))
+    workload = resolve_workload(name)
+    count = default_workers() if workers is None else workers
+    with progress_bar() as progress:
+        task = progress.add_task("score and fine-tune", total=2 * plans)
+
+        def show(_: tuple[ScoredPlan, ...]) -> None:
+            progress.advance(task)
+
+        study = score_study(
+            workload,
+            fraction=fraction,
+            plans=plans,
+            seed=seed,
+            criterion=criterion,
+            each=each,
+            workers=count,
+            on_plan=show,
+        )
+    table = Table(
+        "plans", "scoring", "Spearman", "95 % interval", "s per plan", "accuracy after",
+        title=f"{name}: does the score predict the accuracy after fine-tuning?",
+    )  # fmt: skip
+    for row in study.validity:
+        where = f"{row.plans} near {fraction:g}" if row.group == "fixed" else f"{row.plans} spread"
+        table.add_row(
+            where,
+            row.scoring,
+            f"{row.spearman:.2f}",
+            f"{row.low:.2f} to {row.high:.2f}",
+            f"{row.seconds:.3f}",
+            f"{row.mean_accuracy:.4f}",
+        )
+    out.print(table)
+    weak = [r.scoring for r in study.validity if r.group == "fixed" and r.spearman < VALID]
+    if weak:
+        out.print(f"below {VALID} at fixed SynOps, so a search compares proxies: {', '.join(weak)}")
+    write_json(stem.with_suffix(".json"), study.to_json())
+    write_bytes(stem.with_suffix(".png"), score_png(study))
+    out.print(f"wrote {stem}.json and .png", soft_wrap=True)
+
+
+@app.command("spread-study")
+def spread_study_command(
+    name: NameArgument,
+    plans: Annotated[int, typer.Option(help="Random plans near one SynOps value.")] = 12,
+    seeds: Annotated[int, typer.Option(help="Fine-tunes of each.")] = 4,
+    fraction: Annotated[float, typer.Option(help="The SynOps value, a fraction.")] = 0.3,
+    workers: WorkersOption = None,
+    out_folder: Annotated[Path, typer.Option("--out", help="Folder of the results.")] = Path(
+        "runs/spread-study"
+    ),
+) -> None:
+    """Measure whether a workload tells plans apart: spread between plans against seeds."""
+    set_threads(1)
+    from spear_gym.files import write_json
+    from spear_gym.spread_study import spread_study
+    from spear_gym.tasks import default_workers
+
+    workload = resolve_workload(name)
+    count = default_workers() if workers is None else workers
+    with progress_bar() as progress:
+        task = progress.add_task("fine-tune", total=plans * seeds)
+        study = spread_study(
+            workload,
+            fraction=fraction,
+            plans=plans,
+            seeds=seeds,
+            workers=count,
+            on_finetune=lambda: progress.advance(task),
+        )
+    out.print(
+        f"{name}: accuracy after fine-tuning spreads by {study.plan_std:.4f} between "
+        f"{len(study.plans)} plans and by {study.seed_std:.4f} between {seeds} seeds of one: "
+        f"{study.ratio:.1f} times",
+        soft_wrap=True,
+    )
+    path = out_folder / f"{name.replace(':', '-')}.json"
+    write_json(path, study.to_json())
+    out.print(f"wrote {path}", soft_wrap=True)

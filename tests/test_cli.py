@@ -1,0 +1,700 @@
+"""The command line: results that can be repeated, and one clear line for each mistake."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import toys
+from safetensors.torch import load_file, save_file
+
+from spear_gym.cli import main
+from spear_gym.envs_registry import ENTRIES
+from spear_gym.envs_registry.fits import stored_lre
+from spear_gym.evaluation import PlanEvaluator
+from spear_gym.lre import LinearEstimator
+from spear_gym.training import Recipe
+from spear_gym.workload import measure
+
+FILES = {
+    "curve.png",
+    "ledger.log",
+    "network.safetensors",
+    "plan.json",
+    "plan.png",
+    "result.json",
+    "settings.json",
+}
+TINY = ("--workload", "toys:tiny", "--lre", "none", "--target", "0.4")
+RANDOM = (*TINY, "--agent", "random", "--budget", "12", "--seed", "3")
+
+BROKEN = """
+import torch
+from torch import nn
+import snntorch as snn
+from spear_gym import Workload
+
+class Net(nn.Module):
+    def __init__(self, middle):
+        super().__init__()
+        self.conv = nn.Conv2d(1, 4, 3, padding=1)
+        self.middle = middle
+        self.lif = snn.Leaky(beta=0.5, init_hidden=True)
+        self.fc = nn.Linear(4 * 64, 3)
+    def forward(self, x):
+        return self.fc(self.lif(self.middle(self.conv(x))).flatten(1))
+
+class Shallow(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.fc = nn.Linear(64, 3)
+        self.lif = snn.Leaky(beta=0.5, init_hidden=True)
+    def forward(self, x):
+        return self.lif(self.fc(x.flatten(1)))
+
+class Branching(Net):
+    def forward(self, x):
+        return super().forward(x if x.sum() > 3 else 2 * x)
+
+X, Y = torch.rand(6, 1, 8, 8), torch.tensor([0, 1, 2, 0, 1, 2])
+
+def make(model=None, x=X, y=Y):
+    data = (x, y)
+    return Workload(model=model or Net(nn.Identity()), train=data, search=data, test=data,
+                    num_steps=2)
+
+def unknown_module(): return make(Net(nn.Softshrink()))
+def shallow(): return make(Shallow())
+def branching(): return make(Branching(nn.Identity()))
+def nan_data(): return make(x=X / 0 * 0)
+def wrong_rank(): return make(x=X[0, 0, 0])
+def wrong_channels(): return make(x=X.repeat(1, 3, 1, 1))
+def wrong_labels(): return make(y=Y + 1)
+def empty(): return make(x=X[:0], y=Y[:0])
+def nothing(): return 3
+NOT_A_FUNCTION = 3
+"""
+
+
+@dataclasses.dataclass(frozen=True)
+class Ran:
+    """What a command left behind."""
+
+    code: int
+    out: str
+    err: str
+
+
+Spear = Callable[..., Ran]
+
+
+@pytest.fixture
+def spear(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Spear:
+    """Runs `spear` in this process, as the installed script does."""
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.setenv("COLUMNS", "160")
+
+    def run(*arguments: object) -> Ran:
+        capsys.readouterr()
+        monkeypatch.setattr(sys, "argv", ["spear", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        code = ended.value.code
+        captured = capsys.readouterr()
+        return Ran(code if isinstance(code, int) else 0, captured.out, captured.err)
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a finished search; tests copy it before they touch it."""
+    folder = tmp_path_factory.mktemp("runs") / "finished"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["spear", "search", *RANDOM, "--out", str(folder)])
+        with pytest.raises(SystemExit) as ended:
+            main()
+    assert ended.value.code == 0
+    return folder
+
+
+@pytest.fixture
+def folder(finished: Path, tmp_path: Path) -> Path:
+    """A copy of the finished run."""
+    return Path(shutil.copytree(finished, tmp_path / "run"))
+
+
+def assert_one_error(ran: Ran, message: str, code: int = 2) -> None:
+    """One line that names the mistake, perhaps below a progress bar, and no traceback."""
+    assert ran.code == code, ran
+    assert "Traceback" not in ran.err + ran.out
+    *bars, last = ran.err.strip().splitlines()
+    assert all(bar.startswith(("search (", "fine-tune ")) for bar in bars), ran.err
+    assert last.startswith("error: ")
+    assert message in last
+
+
+def read(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def result_of(folder: Path) -> dict[str, Any]:
+    """The result without what a clock says."""
+    result = read(folder / "result.json")
+    assert set(result.pop("seconds")) == {"search", "finetune", "test"}
+    return result
+
+
+def ledger_rows(folder: Path) -> list[dict[str, Any]]:
+    """Evaluations in the journal, read without Optuna."""
+    rows = []
+    path = folder / "ledger.log"
+    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
+        try:
+            found = json.loads(line).get("user_attrs", {})
+        except json.JSONDecodeError:
+            continue
+        if "evaluation" in found:
+            rows.append(found["evaluation"])
+    return rows
+
+
+# A search and its folder.
+
+
+def test_search_leaves_a_run_folder(finished: Path) -> None:
+    assert {path.name for path in finished.iterdir()} == FILES
+    result, settings = read(finished / "result.json"), read(finished / "settings.json")
+    assert (result["paid"], result["agent"], result["target"]) == (12, "random", 0.4)
+    assert result["episodes"] >= 12
+    assert result["simulator_runs"] <= 12
+    assert settings["settings"]["workload"] == "toys:tiny"
+    assert (settings["settings"]["seed"], settings["settings"]["budget"]) == (3, 12)
+    assert set(settings["versions"]) >= {"python", "torch", "snntorch"}
+    rows = ledger_rows(finished)
+    assert len(rows) == len({tuple(row["counts"]) for row in rows}) == 12
+    assert result["plan"] in [row["counts"] for row in rows]
+
+
+def test_result_is_of_the_tuned_plan(finished: Path) -> None:
+    """Chosen, fine-tuned and measured again without the pipeline."""
+    workload, result = toys.tiny(), read(finished / "result.json")
+    rows = ledger_rows(finished)
+    feasible = [row for row in rows if min(row["synops_fraction"], 1.0) <= 0.4]
+    assert feasible
+    best = max(feasible, key=lambda row: (row["accuracy"], -row["synops"]))
+    assert result["plan"] == best["counts"]
+    assert result["scored"]["accuracy"] == best["accuracy"]
+    tuned = PlanEvaluator(workload).finetune(best["counts"], seed=3)
+    expected = measure(workload, tuned.model, "test")
+    assert result["test"]["accuracy"] == expected.accuracy
+    assert result["test"]["synops"] == expected.synops
+    unpruned = measure(workload, workload.graph.model, "test")
+    assert result["test_synops_fraction"] == expected.synops / unpruned.synops
+    assert result["kept"] == (expected.synops / unpruned.synops <= 0.4)
+
+
+def test_table_shows_the_result(spear: Spear, tmp_path: Path) -> None:
+    ran = spear("search", *RANDOM, "--out", tmp_path / "run", "--top", "2", "--budget", "5")
+    assert ran.code == 0, ran.err
+    result = read(tmp_path / "run" / "result.json")
+    for text in (
+        "unpruned (test)",
+        "predicted (search)",
+        "measured (test)",
+        f"{result['test']['accuracy']:.4f}",
+        f"{result['test']['synops']:,.0f}",
+        f"{result['test']['parameters']:,}",
+        "paid evaluations: 5",
+        "plans fine-tuned: 2",
+        "channels kept: conv1 ",
+    ):
+        assert text in ran.out, text
+    kept = "target kept" if result["kept"] else "target broken"
+    assert kept in ran.out
+    assert result["tuned_plans"] == 2
+
+
+def test_same_command_same_result(spear: Spear, finished: Path, tmp_path: Path) -> None:
+    assert spear("search", *RANDOM, "--out", tmp_path / "run").code == 0
+    assert result_of(tmp_path / "run") == result_of(finished)
+    for name in ("plan.json", "settings.json", "network.safetensors"):
+        assert (tmp_path / "run" / name).read_bytes() == (finished / name).read_bytes()
+
+
+def test_absolute_target(spear: Spear, tmp_path: Path) -> None:
+    unpruned = toys.tiny().reference("search").synops
+    arguments = ("--workload", "toys:tiny", "--lre", "none", "--agent", "uniform", "--budget", "9")
+    ran = spear("search", *arguments, "--target-synops", unpruned / 2, "--out", tmp_path / "run")
+    assert ran.code == 0, ran.err
+    assert read(tmp_path / "run" / "result.json")["target"] == pytest.approx(0.5)
+
+
+def test_overwrite(spear: Spear, folder: Path) -> None:
+    (folder / "old.txt").touch()
+    ran = spear("search", *RANDOM, "--budget", "4", "--out", folder, "--overwrite")
+    assert ran.code == 0, ran.err
+    assert {path.name for path in folder.iterdir()} == FILES
+    assert read(folder / "result.json")["paid"] == 4
+    assert len(ledger_rows(folder)) == 4
+
+
+# Evaluating a run.
+
+
+def test_evaluate_reproduces_the_measured_row(spear: Spear, folder: Path) -> None:
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    ran = spear("evaluate", folder)
+    assert ran.code == 0, ran.err
+    result = read(folder / "result.json")
+    assert "equal to the recorded row" in ran.out
+    assert f"{result['test']['accuracy']:.4f}" in ran.out
+    assert f"{result['test']['synops']:,.0f}" in ran.out
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+
+
+def test_evaluate_sees_another_network(spear: Spear, folder: Path) -> None:
+    tensors = load_file(folder / "network.safetensors")
+    tensors["conv2.weight"] = -tensors["conv2.weight"]
+    save_file(tensors, folder / "network.safetensors")
+    ran = spear("evaluate", folder)
+    assert ran.code == 1
+    assert "the recorded row differs" in ran.err
+
+
+def damage_nothing_there(folder: Path) -> None:
+    shutil.rmtree(folder)
+
+
+def damage_unfinished(folder: Path) -> None:
+    (folder / "result.json").unlink()
+
+
+def truncate(name: str, share: float) -> Callable[[Path], None]:
+    def damage(folder: Path) -> None:
+        content = (folder / name).read_bytes()
+        (folder / name).write_bytes(content[: int(len(content) * share)])
+
+    damage.__name__ = f"{name}-{share}"
+    return damage
+
+
+def replace(name: str, content: str) -> Callable[[Path], None]:
+    def damage(folder: Path) -> None:
+        (folder / name).write_text(content, encoding="utf-8")
+
+    damage.__name__ = f"{name}-{content[:20]}"
+    return damage
+
+
+def damage_foreign_plan(folder: Path) -> None:
+    plan = PlanEvaluator(toys.toy()).space.plan((3, 3))
+    (folder / "plan.json").write_text(json.dumps(plan.to_json()), encoding="utf-8")
+
+
+def damage_other_plan(folder: Path) -> None:
+    plan = PlanEvaluator(toys.tiny()).space.plan((1, 1, 1))
+    (folder / "plan.json").write_text(json.dumps(plan.to_json()), encoding="utf-8")
+
+
+def damage_nan_weights(folder: Path) -> None:
+    tensors = load_file(folder / "network.safetensors")
+    tensors["conv1.weight"][0] = float("nan")
+    save_file(tensors, folder / "network.safetensors")
+
+
+def damage_foreign_weights(folder: Path) -> None:
+    save_file(dict(toys.toy().graph.model.state_dict()), folder / "network.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (damage_nothing_there, "settings.json"),
+        (damage_unfinished, "has not finished; continue it with --resume"),
+        (truncate("settings.json", 0.5), "settings.json"),
+        (truncate("settings.json", 0), "settings.json"),
+        (truncate("result.json", 0.9), "result.json"),
+        (truncate("plan.json", 0.5), "plan"),
+        (truncate("network.safetensors", 0.5), "cannot read the network"),
+        (truncate("network.safetensors", 0), "cannot read the network"),
+        (replace("network.safetensors", "foreign"), "cannot read the network"),
+        (replace("plan.json", '{"a": 1}'), "this is no plan"),
+        (replace("plan.json", '{"format": "spear-gym plan 1"}'), "the plan is damaged"),
+        (replace("settings.json", "[1, 2]"), "settings.json' is damaged"),
+        (replace("settings.json", '{"settings": {"speed": 1}}'), "settings.json' is damaged"),
+        (replace("result.json", '{"format": "other"}'), "no result of spear-gym"),
+        (replace("result.json", '{"format": "spear-gym result 1"}'), "result.json' is damaged"),
+        (damage_foreign_plan, "the plan is for groups"),
+        (damage_other_plan, "does not fit its plan"),
+        (damage_foreign_weights, "does not fit its plan"),
+        (damage_nan_weights, "holds NaN or infinite weights"),
+    ],
+    ids=lambda value: getattr(value, "__name__", ""),
+)
+def test_damaged_runs(
+    spear: Spear, folder: Path, damage: Callable[[Path], None], message: str
+) -> None:
+    damage(folder)
+    assert_one_error(spear("evaluate", folder), message)
+
+
+# Bad input to a search: one line, before any work.
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--workload", "digit"), "unknown workload 'digit'; did you mean 'digits'"),
+        (("--workload", "toys:nothing"), "cannot import the workload 'toys:nothing'"),
+        (("--workload", "no_such_module:f"), "cannot import the workload 'no_such_module:f'"),
+        (("--workload", ":f"), "cannot import the workload ':f'"),
+        (("--workload", "toys:STEPS"), "is no function that returns a Workload"),
+        (("--agent", "spear-dpg"), "unknown agent 'spear-dpg'; did you mean 'spear-ddpg'"),
+        (("--reward", "tarr"), "unknown reward 'tarr'; did you mean 'tar'"),
+        (("--reward-setting", "lamb=3"), "unknown setting of reward 'tar' 'lamb'"),
+        (("--reward-setting", "lam"), "'lam' is not of the form name=number"),
+        (("--reward-setting", "lam=-1"), "lam is -1"),
+        (("--criterion", "l2"), "unknown criterion 'l2'; did you mean 'l1'"),
+        (("--scoring", "plan"), "unknown scoring 'plan'; did you mean 'plain'"),
+        (("--target", "0"), "target is 0; it must lie in (0, 1]"),
+        (("--target", "1.5"), "target is 1.5; it must lie in (0, 1]"),
+        (("--target", "nan"), "target is nan"),
+        (("--target", "0.0001"), "the lowest that can be reached is 0.0"),
+        (("--target-synops", "100"), "either target (a fraction) or target_synops"),
+        (("--budget", "0"), "budget is 0"),
+        (("--top", "0"), "top 0"),
+        (("--threads", "0"), "threads is 0"),
+        (("--min-channels", "99"), "min_channels is 99; it must lie in 1..6"),
+        (("--channel-multiple", "0"), "channel_multiple is 0"),
+        (("--max-ratio", "1.5"), "max_ratio is 1.5"),
+        (("--lre", "missing.json"), "cannot read an LRE fit from 'missing.json'"),
+        (("--overwrite", "--resume"), "choose one of --overwrite and --resume"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
+)
+def test_bad_arguments(
+    spear: Spear, tmp_path: Path, arguments: tuple[str, ...], message: str
+) -> None:
+    out = tmp_path / "run"
+    assert_one_error(spear("search", *RANDOM, "--out", out, *arguments), message)
+    assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("function", "message"),
+    [
+        ("unknown_module", "Softshrink"),
+        ("shallow", "no prunable layer"),
+        ("branching", ""),
+        ("nan_data", "NaN or infinite"),
+        ("wrong_rank", "axes"),
+        ("wrong_channels", "channel"),
+        ("wrong_labels", "label 3"),
+        ("empty", "split is empty"),
+        ("nothing", "gives a int, not a Workload"),
+        ("NOT_A_FUNCTION", "is no function"),
+    ],
+)
+def test_bad_networks_and_data(
+    spear: Spear,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    function: str,
+    message: str,
+) -> None:
+    (tmp_path / "broken_workloads.py").write_text(BROKEN, encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delitem(sys.modules, "broken_workloads", raising=False)
+    arguments = ("--lre", "none", "--agent", "random", "--out", "run")
+    ran = spear("search", "--workload", f"broken_workloads:{function}", *arguments)
+    sys.modules.pop("broken_workloads", None)
+    assert_one_error(ran, message)
+    assert not Path("run").exists()
+
+
+def test_messages_are_not_taken_for_markup(spear: Spear, tmp_path: Path) -> None:
+    ran = spear("search", *TINY[:2], "--lre", tmp_path / "[bold]fit[/nonsense].json")
+    assert_one_error(ran, "[bold]fit[/nonsense].json")
+
+
+def test_output_folder_that_exists(spear: Spear, folder: Path) -> None:
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    ran = spear("search", *RANDOM, "--out", folder)
+    assert_one_error(ran, f"the output folder '{folder}' exists")
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+
+
+def test_a_mistake_beside_overwrite_destroys_nothing(spear: Spear, folder: Path) -> None:
+    ran = spear("search", *RANDOM, "--out", folder, "--overwrite", "--target", "0.0001")
+    assert_one_error(ran, "the lowest that can be reached")
+    assert {path.name for path in folder.iterdir()} == FILES
+
+
+@pytest.mark.parametrize("flag", ["--overwrite", "--resume"])
+def test_foreign_folders_are_left_alone(spear: Spear, tmp_path: Path, flag: str) -> None:
+    (tmp_path / "thesis.tex").write_text("years of work", encoding="utf-8")
+    ran = spear("search", *RANDOM, "--out", tmp_path, flag)
+    assert_one_error(ran, "is no run folder")
+    assert (tmp_path / "thesis.tex").read_text(encoding="utf-8") == "years of work"
+
+
+def test_output_folder_that_cannot_be_written(spear: Spear, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for out in (tmp_path / "file", tmp_path / "file" / "run"):
+        assert_one_error(
+            spear("search", *RANDOM, "--out", out), "cannot write to the output folder"
+        )
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_folder_without_permission(spear: Spear, tmp_path: Path) -> None:
+    tmp_path.chmod(0o500)
+    assert_one_error(spear("search", *RANDOM, "--out", tmp_path / "run"), "is not writable")
+
+
+# Resuming.
+
+
+def test_resume_of_a_finished_run_changes_nothing(spear: Spear, folder: Path) -> None:
+    before, rows = result_of(folder), ledger_rows(folder)
+    ran = spear("search", *RANDOM, "--out", folder, "--resume")
+    assert ran.code == 0, ran.err
+    assert result_of(folder) == before
+    assert ledger_rows(folder) == rows
+
+
+@pytest.mark.parametrize("agent", ["random", pytest.param("spear-ddpg", marks=pytest.mark.slow)])
+def test_resume_after_rows_were_lost(spear: Spear, tmp_path: Path, agent: str) -> None:
+    """The journal ends in the middle of a row, as after a crash of the machine."""
+    folder = tmp_path / "run"
+    run = ("search", *TINY, "--agent", agent, "--budget", "8", "--out", folder)
+    assert spear(*run).code == 0
+    before, rows = result_of(folder), ledger_rows(folder)
+    path = folder / "ledger.log"
+    lines = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"".join(lines[:-4]) + lines[-4][:50])
+    (folder / "result.json").unlink()
+    assert 0 < len(ledger_rows(folder)) < len(rows)
+    ran = spear(*run, "--resume")
+    assert ran.code == 0, ran.err
+    assert result_of(folder) == before
+    assert [row["counts"] for row in ledger_rows(folder)] == [row["counts"] for row in rows]
+    assert len({tuple(row["counts"]) for row in rows}) == len(rows) == before["paid"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        (("--seed", "4"), "seed"),
+        (("--agent", "uniform"), "agent"),
+        (("--target", "0.5"), "target"),
+        (("--budget", "13"), "budget"),
+        (("--scoring", "plain"), "fingerprint.scoring, scoring"),
+        (("--workload", "toys:toy"), "fingerprint.workload, workload"),
+    ],
+)
+def test_resume_of_another_search(
+    spear: Spear, folder: Path, changes: tuple[str, str], named: str
+) -> None:
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    ran = spear("search", *RANDOM, *changes, "--out", folder, "--resume")
+    assert_one_error(ran, f"is another search (different: {named})")
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (truncate("settings.json", 0.5), "settings.json"),
+        (replace("settings.json", "[]"), "settings.json' is damaged"),
+        (replace("ledger.log", "foreign\n"), "cannot open the ledger"),
+    ],
+    ids=lambda value: getattr(value, "__name__", ""),
+)
+def test_resume_of_a_damaged_run(
+    spear: Spear, folder: Path, damage: Callable[[Path], None], message: str
+) -> None:
+    damage(folder)
+    assert_one_error(spear("search", *RANDOM, "--out", folder, "--resume"), message)
+
+
+def test_resume_that_diverges(spear: Spear, folder: Path) -> None:
+    """A row that this agent does not ask for next."""
+    path = folder / "ledger.log"
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    rows = [i for i, line in enumerate(lines) if '"evaluation"' in line]
+    lines[rows[2]], lines[rows[3]] = lines[rows[3]], lines[rows[2]]
+    path.write_text("".join(lines), encoding="utf-8")
+    ran = spear("search", *RANDOM, "--out", folder, "--resume")
+    assert_one_error(ran, "the resumed search diverged at evaluation 3")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGKILL], ids=["ctrl-c", "kill-9"])
+def test_disturbed_run_ends_as_an_undisturbed_one(
+    spear: Spear, tmp_path: Path, ending: signal.Signals
+) -> None:
+    budget = 250
+    arguments = ("search", *TINY, "--agent", "random", "--budget", budget)
+    folder, whole = tmp_path / "disturbed", tmp_path / "whole"
+    command = [sys.executable, "-c", "from spear_gym.cli import main; main()"]
+    process = subprocess.Popen(
+        [*command, *map(str, arguments), "--out", str(folder)],
+        env=os.environ | {"PYTHONPATH": str(Path(__file__).parent), "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        while process.poll() is None and len(ledger_rows(folder)) < 8:
+            time.sleep(0.01)
+        process.send_signal(ending)
+        out, err = process.communicate(timeout=120)
+    finally:
+        process.kill()
+    before = ledger_rows(folder)
+    assert 8 <= len(before) < budget, err
+    assert not (folder / "result.json").exists()
+    if ending is signal.SIGINT:
+        assert process.returncode == 130, err
+        assert "Traceback" not in err
+        assert f"the best plan so far is in {folder / 'plan.json'}" in out
+        assert "--resume" in out
+        feasible = [row for row in before if min(row["synops_fraction"], 1.0) <= 0.4]
+        best = max(feasible, key=lambda row: (row["accuracy"], -row["synops"]))
+        plan = read(folder / "plan.json")
+        assert [len(group["kept"]) for group in plan["groups"]] == best["counts"]
+    else:
+        assert process.returncode == -signal.SIGKILL
+
+    resumed = spear(*arguments, "--out", folder, "--resume")
+    assert resumed.code == 0, resumed.err
+    assert spear(*arguments, "--out", whole).code == 0
+    assert result_of(folder) == result_of(whole)
+    for name in ("plan.json", "settings.json", "network.safetensors"):
+        assert (folder / name).read_bytes() == (whole / name).read_bytes()
+    rows = ledger_rows(folder)
+    assert rows[: len(before)] == before
+    assert len(rows) == len({tuple(row["counts"]) for row in rows}) == len(ledger_rows(whole))
+    assert [row["counts"] for row in rows] == [row["counts"] for row in ledger_rows(whole)]
+
+
+def test_interrupt_while_fine_tuning(
+    spear: Spear, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    folder = tmp_path / "run"
+    with monkeypatch.context() as patch:
+        patch.setattr(PlanEvaluator, "finetune", interrupted)
+        ran = spear("search", *RANDOM, "--out", folder)
+    assert ran.code == 130
+    assert f"the best plan so far is in {folder / 'plan.json'}" in ran.out
+    assert spear("search", *RANDOM, "--out", folder, "--resume").code == 0
+
+
+# The other commands.
+
+
+def test_lists_the_workloads(spear: Spear) -> None:
+    ran = spear("workloads")
+    assert ran.code == 0
+    assert all(name in ran.out for name in ENTRIES)
+
+
+def test_pretrain_is_exact(spear: Spear, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    short = dataclasses.replace(ENTRIES["digits"], pretrain=Recipe(epochs=1, batch_size=250))
+    monkeypatch.setitem(ENTRIES, "digits", short)
+    paths = [tmp_path / "one.safetensors", tmp_path / "deep" / "two.safetensors"]
+    for path in paths:
+        ran = spear("pretrain", "digits", "--out", path)
+        assert ran.code == 0, ran.err
+        assert "search accuracy" in ran.out
+    assert paths[0].read_bytes() == paths[1].read_bytes()
+    assert short.load(paths[0]).reference("search").synops > 0
+
+
+def test_pretrain_mistakes(spear: Spear, tmp_path: Path) -> None:
+    assert_one_error(spear("pretrain", "digit"), "unknown workload 'digit'; did you mean 'digits'")
+    (tmp_path / "file").touch()
+    out = tmp_path / "file" / "weights.safetensors"
+    assert_one_error(spear("pretrain", "digits", "--out", out), "cannot write")
+    assert_one_error(spear("pretrain", "digits", "--out", tmp_path), "is a folder")
+
+
+def test_lre_is_kept_and_used(
+    spear: Spear, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SPEAR_GYM_HOME", str(tmp_path / "home"))
+    sizes = ("--samples", "4", "--held-out", "2", "--workers", "1")
+    ran = spear("lre", "toys:toy", *sizes)
+    assert ran.code == 0, ran.err
+    assert "R2" in ran.out
+    fit = stored_lre(PlanEvaluator(toys.toy()))
+    assert fit is not None
+    assert (fit.fit.samples, fit.held_out is not None) == (4, True)
+
+    path = tmp_path / "fit.json"
+    assert spear("lre", "toys:toy", *sizes, "--out", path).code == 0
+    again = LinearEstimator.load(path)
+    assert (again.weight, again.intercept) == (fit.weight, fit.intercept)
+
+    run = ("search", "--workload", "toys:toy", "--agent", "random", "--budget", "4")
+    for lre in ("auto", path):
+        ran = spear(*run, "--target", "0.6", "--lre", lre, "--out", tmp_path / "run", "--overwrite")
+        assert ran.code == 0, ran.err
+        scored = read(tmp_path / "run" / "result.json")["scored"]
+        assert scored["predicted_synops_fraction"] == fit.predict(scored["synops_fraction"])
+    foreign = spear(*run, "--lre", path, "--scoring", "plain", "--out", tmp_path / "other")
+    assert_one_error(foreign, "scoring: fitted under recalibrated, used under plain")
+    path.write_bytes(path.read_bytes()[:200])
+    truncated = spear(*run, "--lre", path, "--out", tmp_path / "other")
+    assert_one_error(truncated, "cannot read an LRE fit")
+
+
+def test_missing_fit_is_made_after_the_checks(
+    spear: Spear, tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Forty fine-tunes are no way to learn that the target or the folder is wrong."""
+    monkeypatch.setattr("spear_gym.cli.lre.fit_with_progress", lambda *_: pytest.fail("a fit was started"))
+    run = ("search", "--workload", "toys:tiny", "--agent", "random")
+    assert_one_error(spear(*run, "--target", "2", "--out", tmp_path / "new"), "target is 2")
+    assert_one_error(spear(*run, "--out", folder), "exists")
+
+
+def test_lre_mistakes(spear: Spear, tmp_path: Path) -> None:
+    assert_one_error(spear("lre", "digit"), "unknown workload 'digit'")
+    assert_one_error(spear("lre", "toys:toy", "--scoring", "plan"), "unknown scoring 'plan'")
+    out = tmp_path / "fit.json"
+    assert_one_error(spear("lre", "toys:toy", "--samples", "2", "--out", out), "at least 3")
+    (tmp_path / "file").touch()
+    below = tmp_path / "file" / "fit.json"
+    assert_one_error(spear("lre", "toys:toy", "--out", below), "cannot write")
+
+
+@pytest.mark.slow
+def test_score_study(spear: Spear, tmp_path: Path) -> None:
+    ran = spear(
+        "score-study", "toys:toy", "--plans", "4", "--fraction", "0.4", "--workers", "1",
+        "--out", tmp_path,
+    )  # fmt: skip
+    assert ran.code == 0, ran.err
+    study = read(tmp_path / "toys-toy.json")
+    assert (tmp_path / "toys-toy.png").read_bytes()[:4] == b"\x89PNG"
+    assert {row["scoring"] for row in study["validity"]} == {"plain", "recalibrated", "refit"}
+    assert all(-1 <= row["low"] <= row["spearman"] <= row["high"] <= 1 for row in study["validity"])
+    near = [p for p in study["plans"] if p["group"] == "fixed" and p["scoring"] == "recalibrated"]
+    assert len(near) == 4
+    assert all(abs(p["synops_fraction"] / 0.4 - 1) <= 0.1 for p in near)

@@ -1,0 +1,175 @@
+"""The ledger: exact, one owner, and whole again after a killed process."""
+
+from __future__ import annotations
+
+import math
+import time
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
+
+from spear_gym.evaluation import Evaluation, PlanEvaluator, PrefixMeasure
+from spear_gym.ledger import Ledger, LedgerError, Replay
+from spear_gym.lre import NoEstimator
+from spear_gym.reward import TargetAwareReward
+from spear_gym.target import Candidate, Judge
+from spear_gym.workload import Workload
+
+IDENTITY: dict[str, Any] = {"settings": {"seed": 0, "target": 0.3}, "versions": {"torch": "2"}}
+JUDGE = Judge(0.3, NoEstimator(), TargetAwareReward())
+
+
+@pytest.fixture(scope="module")
+def evaluator(tiny: Workload) -> PlanEvaluator:
+    return PlanEvaluator(tiny)
+
+
+@pytest.fixture(scope="module")
+def candidates(evaluator: PlanEvaluator) -> list[Candidate]:
+    return [JUDGE(evaluator.evaluate(counts)) for counts in ((3, 4, 5), (6, 8, 8), (1, 1, 1))]
+
+
+def opened(path: Path, evaluator: PlanEvaluator, **changes: Any) -> Ledger:
+    return Ledger(path, "a search", evaluator.space, IDENTITY | changes)
+
+
+def test_round_trip_is_exact(
+    tmp_path: Path, evaluator: PlanEvaluator, candidates: list[Candidate]
+) -> None:
+    path = tmp_path / "new" / "ledger.log"
+    ledger = opened(path, evaluator)
+    assert ledger.evaluations() == []
+    for candidate in candidates:
+        ledger.append(candidate)
+    expected = [candidate.evaluation for candidate in candidates]
+    assert ledger.evaluations() == expected
+    assert opened(path, evaluator).evaluations() == expected
+
+
+def test_floats_keep_every_bit(tmp_path: Path, evaluator: PlanEvaluator) -> None:
+    odd = (0.1 + 0.2, 1 / 3, math.nextafter(1.0, 2.0), 5e-324)
+    prefixes = tuple(PrefixMeasure(x, x, x, x) for x in odd)
+    evaluation = Evaluation((3, 4, 5), *odd, 7, odd[0], odd, prefixes, odd[1])
+    ledger = opened(tmp_path / "ledger.log", evaluator)
+    ledger.append(JUDGE(evaluation))
+    assert opened(tmp_path / "ledger.log", evaluator).evaluations() == [evaluation]
+
+
+def test_optuna_shows_the_search(
+    tmp_path: Path, evaluator: PlanEvaluator, candidates: list[Candidate]
+) -> None:
+    ledger = opened(tmp_path / "ledger.log", evaluator)
+    for candidate in candidates:
+        ledger.append(candidate)
+    storage = JournalStorage(JournalFileBackend(str(tmp_path / "ledger.log")))
+    study = optuna.load_study(study_name="a search", storage=storage)
+    assert [trial.params for trial in study.trials] == [
+        dict(zip(("conv1", "conv2", "conv3"), c.evaluation.counts, strict=True)) for c in candidates
+    ]
+    assert [trial.value for trial in study.trials] == [c.reward for c in candidates]
+    assert study.best_value == max(c.reward for c in candidates)
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"settings": {"seed": 1, "target": 0.3}}, "settings"),
+        ({"versions": {"torch": "3"}}, "versions"),
+        ({"fingerprint": {}}, "fingerprint"),
+    ],
+)
+def test_ledger_of_another_search(
+    tmp_path: Path, evaluator: PlanEvaluator, change: dict[str, Any], named: str
+) -> None:
+    opened(tmp_path / "ledger.log", evaluator)
+    opened(tmp_path / "ledger.log", evaluator)
+    with pytest.raises(LedgerError, match=rf"belongs to another search \(different: {named}\)"):
+        opened(tmp_path / "ledger.log", evaluator, **change)
+
+
+@pytest.mark.parametrize(
+    "content", [b"not a journal\nat all\n", b"\x00\xff\xfe\n\n", b'{"op_code": 99}\n', b"[1]\n"]
+)
+def test_foreign_file(tmp_path: Path, evaluator: PlanEvaluator, content: bytes) -> None:
+    path = tmp_path / "ledger.log"
+    path.write_bytes(content)
+    with pytest.raises(LedgerError, match=r"cannot open the ledger .*ledger\.log"):
+        opened(path, evaluator)
+
+
+def test_folder_that_cannot_be_made(tmp_path: Path, evaluator: PlanEvaluator) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(LedgerError, match="cannot open the ledger"):
+        opened(tmp_path / "file" / "ledger.log", evaluator)
+
+
+def test_damaged_row(tmp_path: Path, evaluator: PlanEvaluator) -> None:
+    path = tmp_path / "ledger.log"
+    ledger = opened(path, evaluator)
+    storage = JournalStorage(JournalFileBackend(str(path)))
+    study = optuna.load_study(study_name="a search", storage=storage)
+    study.add_trial(optuna.trial.create_trial(value=0.0, user_attrs={"evaluation": {"counts": []}}))
+    with pytest.raises(LedgerError, match=r"row 0 of the ledger .* is damaged"):
+        ledger.evaluations()
+
+
+def test_row_cut_off_by_a_killed_process(
+    tmp_path: Path, evaluator: PlanEvaluator, candidates: list[Candidate]
+) -> None:
+    path = tmp_path / "ledger.log"
+    ledger = opened(path, evaluator)
+    for candidate in candidates[:2]:
+        ledger.append(candidate)
+    whole = path.read_bytes()
+    last = len(whole.splitlines(keepends=True)[-1])
+    for lost in (1, last // 2, last - 1):
+        path.write_bytes(whole[:-lost])
+        again = opened(path, evaluator)
+        assert again.evaluations() == [candidates[0].evaluation]
+        again.append(candidates[2])
+        assert opened(path, evaluator).evaluations() == [
+            candidates[0].evaluation,
+            candidates[2].evaluation,
+        ]
+
+
+@pytest.mark.slow
+def test_lock_left_by_a_killed_process(
+    tmp_path: Path,
+    evaluator: PlanEvaluator,
+    candidates: list[Candidate],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """With a relative path Optuna's link would dangle, and its age would never be seen."""
+    monkeypatch.chdir(tmp_path)
+    path = Path("run") / "ledger.log"
+    ledger = opened(path, evaluator)
+    ledger.append(candidates[0])
+    # What a process leaves behind when it is killed while it writes a row.
+    ledger._study._storage._backend._lock.acquire()  # type: ignore[attr-defined]
+    start = time.monotonic()
+    again = opened(path, evaluator)
+    again.append(candidates[1])
+    assert time.monotonic() - start < 60
+    assert [e.counts for e in again.evaluations()] == [(3, 4, 5), (6, 8, 8)]
+
+
+def test_replay_follows_the_record() -> None:
+    replay = Replay([(1, 2), (3, 4)])
+    assert replay.check((1, 2))
+    assert replay.check((3, 4))
+    assert not replay.check((5, 6)), "what comes after the record is new"
+    assert not replay.check((1, 2))
+
+
+def test_replay_that_diverges() -> None:
+    replay = Replay([(1, 2), (3, 4), (5, 6)])
+    replay.check((1, 2))
+    with pytest.raises(
+        LedgerError, match=r"diverged at evaluation 2: it asks for plan \(5, 6\), .* \(3, 4\)"
+    ):
+        replay.check((5, 6))

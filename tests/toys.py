@@ -1,0 +1,120 @@
+"""Small trained workloads; `spear --workload toys:tiny` finds them too."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from functools import cache
+
+import torch
+from torch import nn
+
+from spear_gym.data import DataSplits, digits
+from spear_gym.evaluation import Evaluation, PrefixMeasure
+from spear_gym.simulation.simulate import Scoring
+from spear_gym.snn.trace import private_copy, trace
+from spear_gym.snn.zoo import ConvSNN
+from spear_gym.training import Recipe, train
+from spear_gym.workload import Workload
+
+STEPS = 3
+
+
+def few_digits() -> DataSplits:
+    """300 train, 120 search and 100 test images of `digits`."""
+    whole = digits()
+    first = {name: split.subset(torch.arange(n)) for (name, split), n in _parts(whole)}
+    return DataSplits(**first, num_classes=whole.num_classes)
+
+
+def _parts(whole: DataSplits):
+    return zip(whole.named().items(), (300, 120, 100), strict=True)
+
+
+def trained(
+    channels: Sequence[int],
+    *,
+    name: str,
+    scoring: Scoring = "recalibrated",
+    seed: int = 0,
+    finetune: Recipe | None = None,
+) -> Workload:
+    """A conv network trained for about a second on `few_digits`."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model: nn.Module = ConvSNN(channels, pool_after=(1, 2), image_size=8)
+    data = few_digits()
+    graph = trace(model, data.train.inputs[:4])
+    train(graph, data.train, STEPS, Recipe(epochs=8, batch_size=32, lr=1e-2), seed=seed)
+    return Workload(
+        model=graph.model,
+        train=data.train,
+        search=data.search,
+        test=data.test,
+        num_steps=STEPS,
+        name=name,
+        finetune=finetune or Recipe(epochs=1, lr=2e-3),
+        scoring=scoring,
+        calibration_samples=64,
+    )
+
+
+@cache
+def tiny() -> Workload:
+    """Three groups."""
+    return trained((6, 8, 8), name="tiny")
+
+
+@cache
+def toy() -> Workload:
+    """Two groups of few channels: every plan can be enumerated."""
+    return trained((12, 12), name="toy")
+
+
+def overflowing() -> Workload:
+    """A `toy` whose output is infinite as long as the last group keeps its weakest channel."""
+    whole = toy()
+    model = private_copy(whole.graph.model)
+    weakest = int(model.conv2.weight.detach().flatten(1).abs().sum(1).argmin())
+    with torch.no_grad():
+        model.bn2.bias[weakest] = 100.0  # fires at every place
+        width = model.classifier.weight.shape[1] // model.conv2.out_channels
+        model.classifier.weight[:, weakest * width : (weakest + 1) * width] = 3e38
+    splits = whole.splits
+    return Workload(
+        model=model,
+        train=splits.train,
+        search=splits.search,
+        test=splits.test,
+        num_steps=whole.num_steps,
+        name="overflowing",
+    )
+
+
+def made_up(counts: Sequence[int], accuracy: float, synops: float, unpruned: float) -> Evaluation:
+    """An evaluation that nobody measured."""
+    measured = PrefixMeasure(0.5, 0.0, unpruned, 1.0)
+    return Evaluation(
+        counts=tuple(counts),
+        accuracy=accuracy,
+        synops=synops,
+        synops_fraction=synops / unpruned,
+        macs=0.0,
+        parameters=10,
+        params_fraction=0.5,
+        layer_synops=(synops,),
+        prefixes=(measured,) * (len(counts) + 1),
+        seconds=0.0,
+    )
+
+
+def scaled(context: float, item: int) -> float:
+    """A task that refuses some items."""
+    if item < 0:
+        raise ValueError(f"item {item} is negative")
+    return context * item
+
+
+def process(_: None, item: int) -> tuple[int, int, int]:
+    """A task that tells where it ran: (item, process, threads)."""
+    return item, os.getpid(), torch.get_num_threads()
