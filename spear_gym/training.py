@@ -118,7 +118,7 @@ def train(
                 if not torch.isfinite(loss):
                     graph.model.eval()
                     raise TrainingDiverged(
-                        f"the training loss became {float(loss)} at batch {done + 1} of {total}; "
+                        f"the training loss became {float(loss.detach())} at batch {done + 1} of {total}; "
                         f"lower the learning rate (now {recipe.lr:g})"
                     )
                 optimizer.zero_grad(set_to_none=True)

@@ -168,6 +168,32 @@ class OptionNet(nn.Module):
         return self.lif4(self.fc2(self.lif3(self.fc1(x.flatten(1)))))
 
 
+class GroupNet(nn.Module):
+    """Depthwise, tied by an addition, concatenated, in groups, flattened; on (1, 8, 8)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(1, 8, 3, padding=1)
+        self.depthwise = nn.Conv2d(8, 8, 3, padding=1, groups=8)
+        self.point = nn.Conv2d(8, 6, 1)
+        self.side = nn.Conv2d(6, 6, 1)
+        self.wide = nn.Conv2d(6, 4, 1)
+        self.before = nn.Conv2d(10, 8, 1)
+        self.grouped = nn.Conv2d(8, 6, 1, groups=2)
+        self.hidden = nn.Linear(96, 7)
+        self.fc = nn.Linear(7, 3)
+        for name in ("a", "b", "c", "d", "e", "f", "g"):
+            self.add_module(name, snn.Leaky(0.6, threshold=0.3, init_hidden=True))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.a(self.depthwise(self.stem(x)))
+        x = self.b(self.point(x))
+        x = x + self.c(self.side(x))
+        x = torch.cat([x, self.d(self.wide(x))], dim=1)
+        x = self.f(self.grouped(self.e(self.before(x))))
+        return self.fc(self.g(self.hidden(F.avg_pool2d(x, 2).flatten(1))))
+
+
 def enlivened(model: nn.Module, gain: float = 2.0) -> nn.Module:
     """Scales the weights so that neurons fire, and gives BatchNorm statistics of its own."""
     with torch.no_grad():

@@ -668,7 +668,8 @@ def test_missing_fit_is_made_after_the_checks(
     spear: Spear, tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Forty fine-tunes are no way to learn that the target or the folder is wrong."""
-    monkeypatch.setattr("spear_gym.cli.lre.fit_with_progress", lambda *_: pytest.fail("a fit was started"))
+    fit = "spear_gym.cli.lre.fit_with_progress"
+    monkeypatch.setattr(fit, lambda *_: pytest.fail("a fit was started"))
     run = ("search", "--workload", "toys:tiny", "--agent", "random")
     assert_one_error(spear(*run, "--target", "2", "--out", tmp_path / "new"), "target is 2")
     assert_one_error(spear(*run, "--out", folder), "exists")

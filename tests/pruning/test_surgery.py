@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import pytest
 import snntorch as snn
 import torch
-from networks import LoopNet, StepNet, TutorialNet, enlivened
+from networks import GroupNet, LoopNet, ResidualNet, StepNet, TutorialNet, enlivened
 from reference import SpikeRecorder, in_float64, random_plan, run_plain
 from safetensors.torch import load_file, save_file
 from snntorch import utils
@@ -89,6 +90,63 @@ def test_minimum_widths(name: str) -> None:
     pruned = prune_network(graph, plan)
     layers = [m for m in pruned.modules() if isinstance(m, nn.Conv2d)]
     assert all(layer.out_channels == len(layer.weight) == 1 for layer in layers)
+
+
+# network, size of its input, group -> neurons whose spikes come from its channels
+SILENCED: dict[str, tuple[Callable[[], nn.Module], int, dict[str, tuple[str, ...]]]] = {
+    "step": (StepNet, 16, {"conv1": ("lif1",), "conv2": ("lif2",)}),
+    "residual": (
+        lambda: ResidualNet(STEPS),
+        8,
+        {"stem": ("lif0", "lif1"), "conv2": ("lif2",)},
+    ),
+    "groups": (
+        GroupNet,
+        8,
+        {"stem": ("a",), "point": ("b", "c"), "wide": ("d",), "hidden": ("g",)},
+    ),
+}
+
+
+def silenced(model: nn.Module, neurons: dict[str, list[int]]) -> nn.Module:
+    """The whole network with all but some channels of its neurons kept from spiking."""
+
+    def silence(channels: list[int]) -> Any:
+        def hook(_module: nn.Module, _args: Any, spikes: Tensor) -> Tensor:
+            heard = torch.zeros_like(spikes)
+            heard[:, channels] = spikes[:, channels]
+            return heard
+
+        return hook
+
+    for name, channels in neurons.items():
+        model.get_submodule(name).register_forward_hook(silence(channels))
+    return model
+
+
+@pytest.mark.parametrize("name", SILENCED)
+def test_removing_channels_is_silencing_them(name: str) -> None:
+    """An independent view: no sliced weight, the removed channels just never send a spike."""
+    make, size, neurons = SILENCED[name]
+    graph = trace(enlivened(make(), 3), torch.rand(4, 1, size, size))
+    graph.model.double()
+    inputs = torch.rand(5, 1, size, size, dtype=torch.float64)
+    for seed in range(5):
+        plan = random_plan(graph, seed, ratios=(0.1, 0.5))
+        kept = {
+            neuron: list(channels)
+            for group, channels in zip(plan.groups, plan.kept, strict=True)
+            for neuron in neurons[group]
+        }
+        calls = [inputs] if graph.idiom == "loop" else [inputs] * STEPS
+        whole = silenced(in_float64(copy.deepcopy(graph.model)), kept)
+        expected = run_plain(whole, calls)
+        actual = run_plain(in_float64(prune_network(graph, plan)), calls)
+        torch.testing.assert_close(actual.outputs, expected.outputs, rtol=1e-10, atol=1e-12)
+        for neuron, channels in kept.items():
+            heard = expected.spikes[neuron][:, :, channels]
+            assert torch.equal(actual.spikes[neuron], heard), neuron
+            assert heard.any(), neuron
 
 
 def test_attributes_follow_the_tensors() -> None:

@@ -11,7 +11,7 @@ import pytest
 import snntorch as snn
 import torch
 import torch.nn.functional as F
-from networks import FramesNet, LoopNet, ResidualNet, StepNet, TutorialNet, enlivened
+from networks import FramesNet, GroupNet, LoopNet, ResidualNet, StepNet, TutorialNet, enlivened
 from reference import frames_of, random_plan, reset_own, run_plain
 from snntorch import surrogate, utils
 from torch import Tensor, nn
@@ -783,32 +783,6 @@ def test_deterministic_surrogates_are_accepted(make: Callable[[], Any]) -> None:
 
 
 # ------------------------------------------------------------------ groups
-
-
-class GroupNet(nn.Module):
-    """stem - [depthwise] - [general groups] - tied by an addition - concatenated."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.stem = nn.Conv2d(1, 8, 3, padding=1)
-        self.depthwise = nn.Conv2d(8, 8, 3, padding=1, groups=8)
-        self.point = nn.Conv2d(8, 6, 1)
-        self.side = nn.Conv2d(6, 6, 1)
-        self.wide = nn.Conv2d(6, 4, 1)
-        self.before = nn.Conv2d(10, 8, 1)
-        self.grouped = nn.Conv2d(8, 6, 1, groups=2)
-        self.hidden = nn.Linear(96, 7)
-        self.fc = nn.Linear(7, 3)
-        for name in ("a", "b", "c", "d", "e", "f", "g"):
-            self.add_module(name, leaky())
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = self.a(self.depthwise(self.stem(x)))
-        x = self.b(self.point(x))
-        x = x + self.c(self.side(x))
-        x = torch.cat([x, self.d(self.wide(x))], dim=1)
-        x = self.f(self.grouped(self.e(self.before(x))))
-        return self.fc(self.g(self.hidden(F.avg_pool2d(x, 2).flatten(1))))
 
 
 def test_groups_of_tied_layers() -> None:
