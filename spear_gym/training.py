@@ -117,9 +117,10 @@ def train(
                 loss = loss_of(graph, inputs, split.labels[index], num_steps, True, recipe.bn_time)
                 if not torch.isfinite(loss):
                     graph.model.eval()
+                    value = float(loss.detach())
                     raise TrainingDiverged(
-                        f"the training loss became {float(loss.detach())} at batch {done + 1} of {total}; "
-                        f"lower the learning rate (now {recipe.lr:g})"
+                        f"the training loss became {value} at batch {done + 1} of {total}; lower "
+                        f"the learning rate (now {recipe.lr:g})"
                     )
                 optimizer.zero_grad(set_to_none=True)
                 loss.backward()
