@@ -21,6 +21,7 @@ from spear_gym.env import DEFAULT_TARGET
 from spear_gym.evaluation import Finetuned, PlanEvaluator
 from spear_gym.files import check_writable, write_bytes, write_json, write_tensors
 from spear_gym.ledger import Ledger, Replay
+from spear_gym.lre import LinearEstimator, SynopsEstimator
 from spear_gym.pruning.plan import Plan
 from spear_gym.pruning.surgery import prune_network
 from spear_gym.report.plan_view import LayerView, PlanView
@@ -114,6 +115,12 @@ class SearchReport:
         """Measured SynOps on test over those of the unpruned network on test."""
         return self.measured.synops / self.unpruned.synops
 
+    def kept(self, target: float, target_synops: float | None) -> bool:
+        """Whether the target is kept on test: the absolute one when it was given so."""
+        if target_synops is not None:
+            return self.measured.synops <= target_synops
+        return self.fraction <= target
+
 
 def check_folder(folder: Path, *, overwrite: bool, resume: bool) -> None:
     """Checks that a folder can become, or is, a run folder; changes nothing.
@@ -181,6 +188,7 @@ def search_in_folder(
     identity = {
         "settings": {k: v for k, v in asdict(settings).items() if k != "top"},
         "fingerprint": evaluator.fingerprint(),
+        "lre": estimator_json(judge.estimator),
         "versions": environment_versions(),
     }
     _check_identity(folder, identity)
@@ -283,7 +291,7 @@ def finish(
         len(tuned),
         Phases(found.seconds, middle - start, end - middle),
     )
-    _write(report, evaluator, judge, folder)
+    _write(report, evaluator, judge, settings, folder)
     return report
 
 
@@ -301,11 +309,17 @@ def _final_order(tuned: Finetuned, limit: float) -> tuple[bool, float, float]:
     return (True, figures.synops, -figures.accuracy)
 
 
-def _write(report: SearchReport, evaluator: PlanEvaluator, judge: Judge, folder: Path) -> None:
+def _write(
+    report: SearchReport,
+    evaluator: PlanEvaluator,
+    judge: Judge,
+    settings: SearchSettings,
+    folder: Path,
+) -> None:
     plan = report.tuned.plan
     write_json(folder / "plan.json", plan.to_json())
     write_tensors(folder / "network.safetensors", dict(report.tuned.model.state_dict()))
-    write_json(folder / "result.json", result_json(report, evaluator, judge))
+    write_json(folder / "result.json", result_json(report, evaluator, judge, settings))
     candidates = report.search.candidates
     title = (
         f"{report.search.agent} on {evaluator.workload.name}, target {judge.target:g}: "
@@ -317,7 +331,16 @@ def _write(report: SearchReport, evaluator: PlanEvaluator, judge: Judge, folder:
     write_bytes(folder / "plan.png", plan_png(_plan_view(report, evaluator, judge)))
 
 
-def result_json(report: SearchReport, evaluator: PlanEvaluator, judge: Judge) -> dict[str, Any]:
+def estimator_json(estimator: SynopsEstimator) -> dict[str, float] | str:
+    """Which prediction was used: W and b, or its class's name."""
+    if isinstance(estimator, LinearEstimator):
+        return {"weight": estimator.weight, "intercept": estimator.intercept}
+    return type(estimator).__name__
+
+
+def result_json(
+    report: SearchReport, evaluator: PlanEvaluator, judge: Judge, settings: SearchSettings
+) -> dict[str, Any]:
     """The result as plain JSON values at full precision."""
     candidate, search = report.candidate, report.search
     return {
@@ -344,7 +367,9 @@ def result_json(report: SearchReport, evaluator: PlanEvaluator, judge: Judge) ->
         "test": asdict(report.measured),
         "test_unpruned": asdict(report.unpruned),
         "test_synops_fraction": report.fraction,
-        "kept": report.fraction <= judge.target,
+        "target_synops": settings.target_synops,
+        "lre": estimator_json(judge.estimator),
+        "kept": report.kept(judge.target, settings.target_synops),
     }
 
 

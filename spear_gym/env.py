@@ -110,8 +110,10 @@ class SpearPruneEnv(gym.Env[Observation, Action], EzPickle):
         reward_settings: keyword arguments of a named reward, for example ``{"lam": 10}``.
         scoring: ``"plain"``, ``"recalibrated"`` or ``"refit"``; the workload's default if None.
         criterion: ``"l1"``, ``"bn_scale"``, ``"taylor"`` or ``"random"``.
-        lre: ``"auto"`` (the fit shipped with the workload), ``"none"``, a path, or an estimator.
-        channel_multiple: kept channels are multiples of this.
+        lre: ``"auto"`` (your own fit if `spear lre` made one, else the shipped one), ``"none"``, a
+            path, or an estimator.
+        channel_multiple: kept channels are rounded to multiples of this, before ``min_channels``
+            and the group's width bound them.
         min_channels: fewest channels a group keeps.
         max_ratio: largest prune ratio.
         evaluator: share another environment's evaluator (workload, scoring and the other
@@ -196,6 +198,7 @@ class SpearPruneEnv(gym.Env[Observation, Action], EzPickle):
         self._observer = Observer(evaluator, self.judge.target)
         self._counts: tuple[int, ...] = ()
         self._ratio = 0.0
+        self._ended = False
 
     # ---------------------------------------------------------------- Gymnasium
 
@@ -204,7 +207,7 @@ class SpearPruneEnv(gym.Env[Observation, Action], EzPickle):
     ) -> tuple[Observation, dict[str, Any]]:
         """Starts an episode with nothing pruned."""
         super().reset(seed=seed, options=options)
-        self._counts, self._ratio = (), 0.0
+        self._counts, self._ratio, self._ended = (), 0.0, False
         return self._observe(), {"group": self.evaluator.space.groups[0].name}
 
     def step(self, action: Action) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
@@ -265,7 +268,7 @@ class SpearPruneEnv(gym.Env[Observation, Action], EzPickle):
     def _apply(self, action: Action) -> dict[str, Any]:
         space = self.evaluator.space
         index = len(self._counts)
-        if index >= len(space):
+        if self._ended or index >= len(space):
             raise ActionError("the episode has ended; call reset() before step()")
         values = np.asarray(action, dtype=np.float32)
         if values.shape != (1,):
@@ -289,6 +292,9 @@ class SpearPruneEnv(gym.Env[Observation, Action], EzPickle):
     def _failed(
         self, error: EvaluationFailed, info: dict[str, Any]
     ) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
+        self._ended = True
+        # The last decision is taken back, so that what render() shows was measured.
+        self._counts = self._counts[:-1]
         observation = np.zeros_like(HIGH)
         return observation, self.judge.reward_bounds[0], True, False, info | {"failure": str(error)}
 

@@ -15,7 +15,7 @@ from torch import nn
 from spear_gym.pruning.criteria import CRITERIA, CriterionError, rank_channels
 from spear_gym.pruning.plan import Plan, PlanSpace
 from spear_gym.pruning.surgery import prune_network
-from spear_gym.simulation.refit import RefitTargets
+from spear_gym.simulation.refit import RIDGE, RefitTargets
 from spear_gym.simulation.simulate import SCORINGS, Scoring, Simulator, Walk
 from spear_gym.snn.graph import SpikingGraph
 from spear_gym.training import OnBatch, Recipe, loss_gradients, train
@@ -199,10 +199,12 @@ class PlanEvaluator:
 
     def fingerprint(self) -> dict[str, str]:
         """What scores and LRE fits depend on."""
+        ridge = {"ridge": repr(RIDGE)} if self.scoring == "refit" else {}
         return {
             "workload": self._workload_fingerprint,
             "scoring": self.scoring,
             "criterion": self.criterion,
+            **ridge,
             **versions(),
         }
 
@@ -273,6 +275,12 @@ class PlanEvaluator:
                 walk = self.simulator.advance(walk, self.space.kept(index, key[index]))
                 self._keep(key[: index + 1], walk)
         except (MemoryError, RuntimeError) as error:
+            # Out of memory, or no solution of the refit; a defect of ours must not pass as a bad
+            # plan. Torch's own classes for these are not public.
+            words = ("memory", "linalg")
+            known = isinstance(error, MemoryError) or any(w in str(error).lower() for w in words)
+            if not known:
+                raise
             raise EvaluationFailed(f"plan {key}: {error}") from error
         return walk
 

@@ -68,6 +68,8 @@ def plans_near(
     Raises:
         ValueError: when too few are found.
     """
+    if not 0.0 < fraction <= 1.0:
+        raise ValueError(f"fraction is {fraction:g}; it must lie in (0, 1], a share of the SynOps")
     rng = np.random.default_rng(seed)
     chosen: list[Counts] = []
     aim = fraction

@@ -122,6 +122,8 @@ def score_study(
         workers: worker processes.
         on_plan: progress callback.
     """
+    if plans < 3:
+        raise ValueError(f"plans is {plans}; a correlation needs at least 3")
     evaluators = {
         scoring: PlanEvaluator(workload, scoring=scoring, criterion=criterion)
         for scoring in SCORINGS

@@ -20,6 +20,7 @@ from spear_gym.data.splits import DataSplits, MapDataset, Split, as_split
 from spear_gym.pruning.surgery import check_surgery
 from spear_gym.simulation.simulate import SCORINGS, Scoring, Simulator, Walk, accuracy
 from spear_gym.snn.graph import Readout, SpikingGraph
+from spear_gym.snn.leaves import describe
 from spear_gym.snn.trace import trace
 from spear_gym.training import Recipe
 
@@ -64,7 +65,7 @@ class Measurement:
         macs_once: the same with a static input computed once.
         spikes: spikes per sample.
         neuron_updates: neuron updates per sample.
-        parameters: trainable parameters.
+        parameters: weights and biases, trainable or frozen.
         layers: per connection layer, in execution order.
     """
 
@@ -123,7 +124,10 @@ class Workload:
         calibration_samples: int = 256,
     ) -> None:
         splits = {"train": train, "search": search, "test": test}
-        read = {key: as_split(data, key) for key, data in splits.items()}
+        try:
+            read = {key: as_split(data, key) for key, data in splits.items()}
+        except ValueError as error:
+            raise WorkloadError(str(error)) from error
         self.name = name
         self.num_steps = num_steps
         self.events = events
@@ -201,12 +205,13 @@ class Workload:
         return self.references[split]
 
     def fingerprint(self) -> str:
-        """SHA-256 of weights, data, time steps, readout and fine-tuning recipe."""
+        """SHA-256 of the graph, weights, data, time steps, readout and fine-tuning recipe."""
         digest = hashlib.sha256()
         for key, value in sorted(self.graph.model.state_dict().items()):
             digest.update(f"{key} {value.dtype} {tuple(value.shape)}".encode())
             digest.update(value.detach().cpu().contiguous().numpy().tobytes())
         settings = {
+            "graph": describe(self.graph),
             "data": self.splits.sha256(),
             "num_steps": self.num_steps,
             "varying": self.varying,

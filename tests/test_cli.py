@@ -18,7 +18,7 @@ import pytest
 import toys
 from safetensors.torch import load_file, save_file
 
-from spear_gym.cli import main
+from spear_gym.cli import common, main
 from spear_gym.envs_registry import ENTRIES
 from spear_gym.envs_registry.fits import stored_lre
 from spear_gym.evaluation import PlanEvaluator
@@ -102,7 +102,8 @@ Spear = Callable[..., Ran]
 def spear(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Spear:
     """Runs `spear` in this process, as the installed script does."""
     monkeypatch.setattr(sys, "path", list(sys.path))
-    monkeypatch.setenv("COLUMNS", "160")
+    monkeypatch.setattr(common.out, "width", 160)
+    monkeypatch.setattr(common.err, "width", 160)
 
     def run(*arguments: object) -> Ran:
         capsys.readouterr()

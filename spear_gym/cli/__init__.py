@@ -34,6 +34,9 @@ def user_errors() -> Iterator[None]:
         text = escape(" ".join(str(error).split()))
         err.print(f"[bold red]error:[/] {text}", highlight=False, soft_wrap=True)
         sys.exit(2)
+    except OSError as error:
+        err.print(f"[bold red]error:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
+        sys.exit(2)
     except KeyboardInterrupt:
         err.print("interrupted", highlight=False)
         sys.exit(INTERRUPTED)

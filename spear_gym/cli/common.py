@@ -75,6 +75,28 @@ def check_output(path: Path) -> None:
         raise RunError(f"cannot write '{path}': {error}") from error
 
 
+def check_seed(seed: int) -> None:
+    """Refuses a seed that NumPy and torch do not both take, before any work."""
+    from spear_gym.agents.base import AgentError
+
+    if not 0 <= seed < 2**32:
+        raise AgentError(f"seed is {seed}; it must lie in 0..{2**32 - 1}")
+
+
+def worker_count(workers: int | None) -> int:
+    """The number of worker processes, all cores by default.
+
+    Raises:
+        AgentError: below 1.
+    """
+    from spear_gym.agents.base import AgentError
+    from spear_gym.tasks import default_workers
+
+    if workers is not None and workers < 1:
+        raise AgentError(f"workers is {workers}; it must be at least 1")
+    return default_workers() if workers is None else workers
+
+
 def set_threads(threads: int) -> None:
     """Sets torch's threads for this process; the library itself never does.
 

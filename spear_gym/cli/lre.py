@@ -15,10 +15,12 @@ from spear_gym.cli.common import (
     WorkersOption,
     app,
     check_output,
+    check_seed,
     out,
     progress_bar,
     resolve_workload,
     set_threads,
+    worker_count,
 )
 
 if TYPE_CHECKING:
@@ -51,6 +53,7 @@ def lre(
         scoring=scoring,  # type: ignore[arg-type]
         criterion=criterion,
     )
+    check_seed(seed)
     path = out_path or user_path(evaluator)
     check_output(path)
     fit_with_progress(evaluator, samples, held_out, seed, workers, path)
@@ -66,11 +69,10 @@ def fit_with_progress(
 ) -> None:
     """Fits LRE, shows the progress and the quality, and writes the fit to ``path``."""
     from spear_gym.files import write_json
-    from spear_gym.lre import Sample
+    from spear_gym.lre import Sample, quality
     from spear_gym.lre_fit import fit_lre
-    from spear_gym.tasks import default_workers
 
-    count = default_workers() if workers is None else workers
+    count = worker_count(workers)
     with progress_bar() as progress:
         task = progress.add_task("fine-tune random plans", total=samples + held_out)
 
@@ -87,13 +89,19 @@ def fit_with_progress(
         )
     write_json(path, fit.to_json())
     out.print(f"after = {fit.weight:.4f} * before + {fit.intercept:.4f} (fractions of unpruned)")
-    for label, quality in (("fit", fit.fit), ("held out", fit.held_out)):
-        if quality is not None:
+    for label, figures in (("fit", fit.fit), ("held out", fit.held_out)):
+        if figures is not None:
             out.print(
-                f"{label}: R2 {quality.r2:.4f}, mean absolute error "
-                f"{quality.mean_absolute_error:.4f}, residual spread {quality.residual_std:.4f} "
-                f"({quality.samples} plans)"
+                f"{label}: R2 {figures.r2:.4f}, mean absolute error "
+                f"{figures.mean_absolute_error:.4f}, residual spread {figures.residual_std:.4f} "
+                f"({figures.samples} plans)"
             )
+    judged = fit.samples[-held_out:] if fit.held_out is not None else fit.samples
+    control = quality((1.0, 0.0), judged)
+    out.print(
+        f"no prediction (after = before) on the same: R2 {control.r2:.4f}, mean absolute error "
+        f"{control.mean_absolute_error:.4f}"
+    )
     out.print(f"wrote {path}", soft_wrap=True)
 
 
@@ -105,6 +113,7 @@ def estimator_for(evaluator: PlanEvaluator, lre: str, workers: int | None) -> Sy
     stored = stored_lre(evaluator) if lre == "auto" else None
     if lre == "auto" and stored is None:
         path = user_path(evaluator)
+        check_output(path)
         out.print(
             f"no LRE fit for workload '{evaluator.workload.name}' with scoring "
             f"'{evaluator.scoring}': fine-tuning {LRE_SAMPLES} random plans first",

@@ -18,11 +18,13 @@ from spear_gym.cli.common import (
     WorkersOption,
     WorkloadOption,
     app,
+    check_seed,
     err,
     out,
     progress_bar,
     resolve_workload,
     set_threads,
+    worker_count,
 )
 from spear_gym.cli.lre import estimator_for
 
@@ -106,6 +108,7 @@ def _search(
     from spear_gym.reward import make_reward
     from spear_gym.target import make_judge, target_fraction
 
+    check_seed(settings.seed)
     agent = make_agent(settings.agent)
     shape = make_reward(settings.reward, settings.reward_settings)
     if settings.budget < 1 or settings.top < 1:
@@ -122,6 +125,7 @@ def _search(
         max_ratio=settings.max_ratio,
     )
     target_fraction(evaluator, settings.target, settings.target_synops)
+    worker_count(workers)
     estimator = estimator_for(evaluator, settings.lre, workers)
     judge = make_judge(
         evaluator,
@@ -153,7 +157,7 @@ def _search(
             report = finish(evaluator, judge, settings, found, folder, on_batch=tuned)
         except KeyboardInterrupt:
             _interrupted(found, folder)
-    show_report(report, evaluator, judge.target)
+    show_report(report, evaluator, judge.target, settings.target_synops)
     name = escape(str(folder))
     out.print(f"\nresults: [bold]{name}[/] (try: spear evaluate {name})", soft_wrap=True)
 
@@ -167,7 +171,9 @@ def _interrupted(found: SearchResult, folder: Path) -> NoReturn:
     raise typer.Exit(INTERRUPTED)
 
 
-def show_report(report: SearchReport, evaluator: PlanEvaluator, target: float) -> None:
+def show_report(
+    report: SearchReport, evaluator: PlanEvaluator, target: float, target_synops: float | None
+) -> None:
     """Prints the result of a search: unpruned, predicted and measured."""
     search, candidate = report.search, report.candidate
     unpruned, measured = report.unpruned, report.measured
@@ -205,7 +211,9 @@ def show_report(report: SearchReport, evaluator: PlanEvaluator, target: float) -
         out.print("[bold yellow]no plan was predicted to keep the target; this is the nearest[/]")
     if not search.updated:
         out.print("[bold yellow]no update within budget: the agent never learned[/]")
-    kept = report.fraction <= target
+    if target_synops is not None:
+        out.print(f"target: {target_synops:,.0f} SynOps per sample, judged absolutely on test")
+    kept = report.kept(target, target_synops)
     out.print("target [bold green]kept[/]" if kept else "target [bold red]broken[/]")
 
 

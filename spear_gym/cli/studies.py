@@ -14,10 +14,12 @@ from spear_gym.cli.common import (
     WorkersOption,
     app,
     check_output,
+    check_seed,
     out,
     progress_bar,
     resolve_workload,
     set_threads,
+    worker_count,
 )
 
 if TYPE_CHECKING:
@@ -44,12 +46,12 @@ def score_study_command(
     from spear_gym.files import write_bytes, write_json
     from spear_gym.report.score_picture import score_png
     from spear_gym.score_study import VALID, ScoredPlan, score_study
-    from spear_gym.tasks import default_workers
 
+    check_seed(seed)
     stem = out_folder / name.replace(":", "-")
     check_output(stem.with_suffix(".json"))
     workload = resolve_workload(name)
-    count = default_workers() if workers is None else workers
+    count = worker_count(workers)
     with progress_bar() as progress:
         task = progress.add_task("score and fine-tune", total=2 * plans)
 
@@ -104,10 +106,11 @@ def spread_study_command(
     set_threads(1)
     from spear_gym.files import write_json
     from spear_gym.spread_study import spread_study
-    from spear_gym.tasks import default_workers
 
+    path = out_folder / f"{name.replace(':', '-')}.json"
+    check_output(path)
     workload = resolve_workload(name)
-    count = default_workers() if workers is None else workers
+    count = worker_count(workers)
     with progress_bar() as progress:
         task = progress.add_task("fine-tune", total=plans * seeds)
         study = spread_study(
@@ -124,6 +127,5 @@ def spread_study_command(
         f"{study.ratio:.1f} times",
         soft_wrap=True,
     )
-    path = out_folder / f"{name.replace(':', '-')}.json"
     write_json(path, study.to_json())
     out.print(f"wrote {path}", soft_wrap=True)

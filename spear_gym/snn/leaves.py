@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from spear_gym.snn.errors import TraceError
+from spear_gym.snn.graph import SpikingGraph
 
 Conv = (nn.Conv1d, nn.Conv2d)
 Norm = (nn.BatchNorm1d, nn.BatchNorm2d)
@@ -129,6 +130,35 @@ def _neuron_problem(neuron: snn.Leaky) -> str | None:
             "threshold; use one of snntorch.surrogate's deterministic ones"
         )
     return None
+
+
+def describe(graph: SpikingGraph) -> list[list[object]]:
+    """A traced network's structure as plain values, weights left out: what a fingerprint needs."""
+    return [
+        [
+            node.kind.value,
+            node.name,
+            list(node.inputs),
+            list(node.shape),
+            _describe_function(node.function),
+            "" if node.module is None else _describe_module(graph.module(node)),
+        ]
+        for node in graph.nodes
+    ]
+
+
+def _describe_function(function: Callable[[Tensor], Tensor] | None) -> str:
+    if not isinstance(function, partial):
+        return "" if function is None else getattr(function, "__name__", type(function).__name__)
+    known = {id(pool): name for name, pool in POOL_FUNCTIONS.items()}
+    name = known.get(id(function.func), getattr(function.func, "__name__", "function"))
+    return f"{name}{sorted(function.keywords.items())}"
+
+
+def _describe_module(module: nn.Module) -> str:
+    if isinstance(module, snn.Leaky):
+        return f"Leaky({module.reset_mechanism}, reset_delay={module.reset_delay})"
+    return repr(module)
 
 
 def pool_function(module: nn.Module) -> partial[Tensor]:
