@@ -99,6 +99,7 @@ class SpearPruneEnv(gym.Env[Observation, Action], EzPickle):
 
     ```python
     import gymnasium as gym
+
     gym.make("spear_gym:SpearPrune-v0", workload="digits", target=0.3)
     ```
 
