@@ -53,7 +53,7 @@ def curve_png(
         steps.append(float("nan") if best is None else best)
     above.step(paid, steps, where="post", color=KEPT, linewidth=2, label="best so far")
     above.set_ylabel("accuracy before fine-tuning")
-    above.legend(fontsize=8, loc="lower right")
+    above.legend(fontsize=8, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3, frameon=False)
     below.scatter(paid, [ratio * target for ratio in ratios], c=colors, s=14)
     below.axhline(target, color=TARGET, linewidth=1.5, label="target")
     below.set_ylabel("predicted SynOps\n(of unpruned)")
