@@ -19,7 +19,13 @@ from torch import nn
 
 from spear_gym.env import DEFAULT_TARGET
 from spear_gym.evaluation import Finetuned, PlanEvaluator
-from spear_gym.files import check_writable, write_bytes, write_json, write_tensors
+from spear_gym.files import (
+    check_writable,
+    uninterrupted,
+    write_bytes,
+    write_json,
+    write_tensors,
+)
 from spear_gym.ledger import Ledger, Replay
 from spear_gym.lre import LinearEstimator, SynopsEstimator
 from spear_gym.pruning.plan import Plan
@@ -203,13 +209,13 @@ def search_in_folder(
     best: list[Candidate] = []
 
     def record(session: SearchSession, candidate: Candidate) -> None:
-        if not replay.check(candidate.evaluation.counts):
-            ledger.append(candidate)
-        if session.best is not None and [session.best] != best:
-            best[:] = [session.best]
-            write_json(
-                folder / "plan.json", evaluator.space.plan(session.best.evaluation.counts).to_json()
-            )
+        with uninterrupted():
+            if not replay.check(candidate.evaluation.counts):
+                ledger.append(candidate)
+            if session.best is not None and [session.best] != best:
+                best[:] = [session.best]
+                plan = evaluator.space.plan(session.best.evaluation.counts)
+                write_json(folder / "plan.json", plan.to_json())
         if on_candidate is not None:
             on_candidate(session, candidate)
 
