@@ -179,12 +179,12 @@ def show_report(
     unpruned, measured = report.unpruned, report.measured
     predicted_synops = candidate.predicted_fraction * evaluator.reference.synops
     table = Table(title=f"{evaluator.workload.name}: target {target:.3f} of the unpruned SynOps")
-    for column in ("", "accuracy", "SynOps", "fraction", "of target", "parameters"):
-        table.add_column(column, justify="left" if not column else "right")
+    for column in ("", "accuracy", "SynOps", "fraction", "of target", "params"):
+        table.add_column(column, justify="right" if column else "left", no_wrap=True)
     table.add_row(*_row("unpruned (test)", unpruned, 1.0, target))
     table.add_row(
         "predicted (search)",
-        f"{candidate.accuracy:.4f} before fine-tuning",
+        f"{candidate.accuracy:.4f}*",
         f"{predicted_synops:,.0f}",
         f"{candidate.predicted_fraction:.4f}",
         f"{candidate.ratio:.1%}",
@@ -192,6 +192,7 @@ def show_report(
     )
     table.add_row(*_row("measured (test)", measured, report.fraction, target))
     out.print(table)
+    out.print("* before fine-tuning")
     widths = ", ".join(
         f"{group.name} {kept}/{group.channels}"
         for group, kept in zip(evaluator.space.groups, candidate.evaluation.counts, strict=True)
@@ -249,8 +250,8 @@ def evaluate(
     except (KeyError, TypeError, ValueError) as error:
         raise RunError(f"'{run / 'result.json'}' is damaged: {error!r}") from error
     table = Table(title=f"{workload.name}: target {target:.3f} of the unpruned SynOps")
-    for column in ("", "accuracy", "SynOps", "fraction", "of target", "parameters"):
-        table.add_column(column, justify="left" if not column else "right")
+    for column in ("", "accuracy", "SynOps", "fraction", "of target", "params"):
+        table.add_column(column, justify="right" if column else "left", no_wrap=True)
     table.add_row(*_row("unpruned (test)", unpruned, 1.0, target))
     table.add_row(*_row("measured (test)", measured, fraction, target))
     out.print(table)
