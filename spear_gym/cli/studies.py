@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 from rich.table import Table
@@ -21,9 +21,6 @@ from spear_gym.cli.common import (
     set_threads,
     worker_count,
 )
-
-if TYPE_CHECKING:
-    pass
 
 
 @app.command("score-study")
