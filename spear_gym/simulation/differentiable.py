@@ -147,6 +147,11 @@ def _norm(
     # A static value is normalised T times by the step loop, always alike.
     repeats = num_steps if len(value) == 1 and bn_time == "step" else 1
     count = frames.numel() // (frames.shape[0] * frames.shape[2])
+    if count < 2:
+        raise ValueError(
+            f"BatchNorm in training sees {count} value per channel; it needs at least 2: raise the "
+            "batch size"
+        )
     for step in range(len(frames) * repeats):
         index = 0 if len(frames) == 1 else step
         _update_statistics(module, mean[index], variance[index] * (count / (count - 1)))

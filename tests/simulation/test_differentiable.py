@@ -364,3 +364,15 @@ def test_dropout_drops_in_training_only() -> None:
     one = forward(graph, inputs, STEPS, training=True)
     other = forward(graph.rebind(trained), inputs, STEPS, training=True)
     assert not torch.allclose(one, other)
+
+
+def test_one_value_per_channel_is_refused() -> None:
+    net = nn.Sequential(
+        nn.Linear(3, 4),
+        nn.BatchNorm1d(4),
+        snn.Leaky(0.5, init_hidden=True),
+        nn.Linear(4, 2),
+    )
+    graph = trace(net.eval(), torch.rand(4, 3))
+    with pytest.raises(ValueError, match="1 value per channel"):
+        forward(graph, torch.rand(1, 3), 2, training=True)
