@@ -44,7 +44,7 @@ def pretrain(
         Path | None, typer.Option("--out", help="Weights file; NAME.safetensors here if unset.")
     ] = None,
 ) -> None:
-    """Train a shipped workload's network again from scratch, as it was."""
+    """Train a shipped workload's network again from scratch, seeded."""
     # One thread always: the order of floating-point sums depends on their number.
     set_threads(1)
     from spear_gym.envs_registry import ENTRIES
