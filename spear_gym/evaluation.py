@@ -16,7 +16,8 @@ from spear_gym.pruning.criteria import CRITERIA, CriterionError, rank_channels
 from spear_gym.pruning.plan import Plan, PlanSpace
 from spear_gym.pruning.surgery import prune_network
 from spear_gym.simulation.refit import RIDGE, RefitTargets
-from spear_gym.simulation.simulate import SCORINGS, Scoring, Simulator, Walk
+from spear_gym.simulation.simulate import SCORINGS, Scoring, Simulator
+from spear_gym.simulation.walk import Walk
 from spear_gym.snn.graph import SpikingGraph
 from spear_gym.training import OnBatch, Recipe, loss_gradients, train
 from spear_gym.workload import (
@@ -166,6 +167,8 @@ class PlanEvaluator:
         )
         self.memory_bytes = memory_bytes
         self.runs = 0
+        self._decisions = 0
+        self._simulated = 0
         self.known: dict[Counts, Evaluation] = {}
         self._prefixes: dict[Counts, PrefixMeasure] = {}
         self._walks: OrderedDict[Counts, Walk] = OrderedDict()
@@ -212,6 +215,19 @@ class PlanEvaluator:
     def _workload_fingerprint(self) -> str:
         return self.workload.fingerprint()
 
+    @property
+    def statistics(self) -> dict[str, int]:
+        """How evaluations were made: decisions from memory, and how often a layer took which way.
+
+        A layer that a fallback computed is counted under the fallback's name.
+        """
+        return {
+            "plans simulated": self.runs,
+            "decisions in them": self._decisions,
+            "decisions simulated": self._simulated,
+            **self.simulator.statistics,
+        }
+
     # ---------------------------------------------------------------- scoring
 
     def prefix(self, counts: Sequence[int]) -> PrefixMeasure:
@@ -251,6 +267,7 @@ class PlanEvaluator:
             seconds=time.perf_counter() - start,
         )
         self.runs += 1
+        self._decisions += len(key)
         self.known[key] = evaluation
         return evaluation
 
@@ -273,6 +290,7 @@ class PlanEvaluator:
                 self._walks.move_to_end(key[:length])
             for index in range(length, len(key)):
                 walk = self.simulator.advance(walk, self.space.kept(index, key[index]))
+                self._simulated += 1
                 self._keep(key[: index + 1], walk)
         except (MemoryError, RuntimeError) as error:
             # Out of memory, or no solution of the refit; a defect of ours must not pass as a bad

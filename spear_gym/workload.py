@@ -18,7 +18,8 @@ from torch import Tensor, nn
 
 from spear_gym.data.splits import DataSplits, MapDataset, Split, as_split
 from spear_gym.pruning.surgery import check_surgery
-from spear_gym.simulation.simulate import SCORINGS, Scoring, Simulator, Walk, accuracy
+from spear_gym.simulation.simulate import SCORINGS, Scoring, Simulator, accuracy
+from spear_gym.simulation.walk import Walk
 from spear_gym.snn.graph import Readout, SpikingGraph
 from spear_gym.snn.leaves import describe
 from spear_gym.snn.trace import trace

@@ -14,8 +14,9 @@ from torch import Tensor, nn
 
 from spear_gym.pruning.criteria import rank_channels
 from spear_gym.pruning.plan import Plan, PlanSpace
-from spear_gym.simulation.simulate import Simulator, Walk
-from spear_gym.snn.graph import Node, SpikingGraph
+from spear_gym.simulation.simulate import Simulator
+from spear_gym.simulation.walk import Walk
+from spear_gym.snn.graph import Kind, Node, SpikingGraph
 
 
 @dataclass
@@ -110,10 +111,9 @@ class SpikeRecorder(Simulator):
         self.spikes = {}
         return super().run(plan)
 
-    def _fire(self, node: Node, *args: Any) -> tuple[Tensor, Tensor | None]:
-        spikes, membrane = super()._fire(node, *args)
-        self.spikes[node.name] = self.scored(spikes)
-        return spikes, membrane
+    def _seen(self, node: Node, value: Tensor) -> None:
+        if node.kind is Kind.NEURON:
+            self.spikes[node.name] = self.scored(value).to(self._input.dtype)
 
 
 def random_plan(graph: SpikingGraph, seed: int, ratios: tuple[float, float] = (0.0, 0.8)) -> Plan:

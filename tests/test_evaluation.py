@@ -15,6 +15,7 @@ from spear_gym.env import SpearPruneEnv
 from spear_gym.evaluation import Evaluation, EvaluationFailed, PlanEvaluator
 from spear_gym.pruning.criteria import CriterionError
 from spear_gym.pruning.plan import PlanError
+from spear_gym.simulation.neurons import KERNEL
 from spear_gym.simulation.simulate import SCORINGS, Scoring
 from spear_gym.training import Recipe, TrainingDiverged
 from spear_gym.workload import Workload, WorkloadError, measure
@@ -290,3 +291,17 @@ def test_plans_of_the_toy_can_be_enumerated(toy: Workload) -> None:
         space.counts(pair) for pair in itertools.product(np.linspace(0, 0.9, 200), repeat=2)
     }
     assert reachable == set(itertools.product(range(1, 13), repeat=2))
+
+
+def test_statistics_count_what_memory_answered(tiny: Workload) -> None:
+    evaluator = PlanEvaluator(tiny)
+    groups = len(evaluator.space)
+    first = tuple(group.channels for group in evaluator.space.groups)
+    evaluator.evaluate(first)
+    evaluator.evaluate((*first[:-1], first[-1] - 1))
+    evaluator.evaluate(first)
+    statistics = evaluator.statistics
+    assert statistics["plans simulated"] == 2
+    assert statistics["decisions in them"] == 2 * groups
+    assert statistics["decisions simulated"] == groups + 1
+    assert statistics[KERNEL] > 0

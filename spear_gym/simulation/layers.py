@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from spear_gym.snn.graph import Kind, Node
 
 Tensors = Mapping[str, Tensor]
+Affine = tuple[Tensor, Tensor]
 
 
 def fold(value: Tensor) -> Tensor:
@@ -61,6 +62,16 @@ def normalise(
         value: ``(time, batch, channels, ...)``.
         in_place: overwrite ``value``.
     """
+    return apply_affine(value, affine_of(module, tensors), in_place=in_place)
+
+
+def affine_of(module: nn.Module, tensors: Tensors) -> Affine:
+    """BatchNorm with given statistics as a scale and a shift, each ``(channels,)``.
+
+    Args:
+        module: for epsilon.
+        tensors: (sliced) running statistics, weight and bias.
+    """
     assert isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d)
     scale = (tensors["running_var"] + module.eps).rsqrt()
     if "weight" in tensors:
@@ -68,9 +79,20 @@ def normalise(
     shift = -tensors["running_mean"] * scale
     if "bias" in tensors:
         shift = shift + tensors["bias"]
-    shape = (-1, *(1,) * (value.dim() - 3))
-    scaled = value.mul_(scale.view(shape)) if in_place else value * scale.view(shape)
-    return scaled.add_(shift.view(shape))
+    return scale, shift
+
+
+def apply_affine(value: Tensor, affine: Affine, *, in_place: bool) -> Tensor:
+    """Scales and shifts every channel of ``(time, batch, channels, ...)``."""
+    shape = channel_shape(value)
+    scale, shift = affine[0].view(shape), affine[1].view(shape)
+    scaled = value.mul_(scale) if in_place else value * scale
+    return scaled.add_(shift)
+
+
+def channel_shape(value: Tensor) -> tuple[int, ...]:
+    """The shape in which ``(channels,)`` broadcasts against ``(time, batch, channels, ...)``."""
+    return (-1, *(1,) * (value.dim() - 3))
 
 
 def channel_moments(value: Tensor) -> tuple[Tensor, Tensor]:
@@ -80,7 +102,7 @@ def channel_moments(value: Tensor) -> tuple[Tensor, Tensor]:
     """
     count = value.numel() // value.shape[2]
     mean = _channel_sum(value) / count
-    centred = value - mean.view(-1, *(1,) * (value.dim() - 3))
+    centred = value - mean.view(channel_shape(value))
     return mean, _channel_sum(centred.square_()) / count
 
 
@@ -114,11 +136,16 @@ def pool(function: Callable[[Tensor], Tensor], value: Tensor) -> Tensor:
 
     Args:
         function: as recorded in the graph.
-        value: ``(batch, channels, height, width)`` or ``(batch, channels, length)``.
+        value: ``(batch, channels, height, width)`` or ``(batch, channels, length)``; bytes only
+            for max pooling.
     """
     if value.requires_grad or not _halves(function, value):
         # With gradients the library's own kernel decides which of equal maxima receives them.
-        return function(value)
+        return (
+            function(value.float()).to(value.dtype)
+            if value.dtype == torch.uint8
+            else function(value)
+        )
     rows = torch.maximum(value[..., ::2, :], value[..., 1::2, :])
     return torch.maximum(rows[..., ::2], rows[..., 1::2])
 

@@ -7,84 +7,53 @@ of a plan can be kept and continued. A whole pass is a walk that never stops.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
-from functools import partial
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import replace
+from math import prod
 from typing import Literal
 
 import numpy as np
 import snntorch as snn
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from spear_gym.pruning.plan import Plan, kept_by_space
 from spear_gym.pruning.slicing import sliced_tensors
-from spear_gym.simulation.layers import channel_moments, combine, connect, fire, normalise
+from spear_gym.simulation.layers import (
+    Affine,
+    Tensors,
+    affine_of,
+    channel_moments,
+    combine,
+    connect,
+    fire,
+    normalise,
+)
+from spear_gym.simulation.neurons import LeakyLayer
 from spear_gym.simulation.refit import RefitTargets, ridge
+from spear_gym.simulation.structure import (
+    Block,
+    binary_nodes,
+    blocks,
+    last_uses,
+    reads_of_connections,
+    refitted,
+)
 from spear_gym.simulation.synops import (
-    EXACT_FLOAT32,
     Activity,
-    LayerCount,
     activity,
     count_layer,
     fanout_map,
 )
+from spear_gym.simulation.walk import NeuronCount, Walk
 from spear_gym.snn.graph import CONNECTIONS, Kind, Node, SpikingGraph
 
 Scoring = Literal["plain", "recalibrated", "refit"]
 SCORINGS: tuple[Scoring, ...] = ("plain", "recalibrated", "refit")
 
-
-@dataclass(frozen=True, slots=True)
-class NeuronCount:
-    """Spikes and neuron updates of a neuron layer over all samples and time steps."""
-
-    spikes: int
-    updates: int
-
-    @property
-    def rate(self) -> float:
-        """Spikes per neuron and time step."""
-        return self.spikes / self.updates
-
-
-@dataclass(frozen=True)
-class Walk:
-    """A pass through the network, stopped before node ``position``.
-
-    Attributes:
-        position: index of the next node to run.
-        kept: decisions so far: kept indices by channel space (absent: all).
-        values: live activations by node, ``(time, batch, ...)``.
-        activities: non-zero entries of the live activations that connection layers read.
-        layers: counts of the connection layers run so far, by node name.
-        neurons: counts of the neuron layers run so far, by node name.
-        updates: tensors that scoring changed (BatchNorm statistics, classifier), by node name.
-        widths: output channels of the connection layers run so far, by node name.
-        parameters: trainable parameters of the layers run so far.
-        readout: ``(samples, classes)`` once the walk has ended.
-    """
-
-    position: int = 0
-    kept: Mapping[int, Tensor] = field(default_factory=dict)
-    values: Mapping[int, Tensor] = field(default_factory=dict)
-    activities: Mapping[int, Activity] = field(default_factory=dict)
-    layers: Mapping[str, LayerCount] = field(default_factory=dict)
-    neurons: Mapping[str, NeuronCount] = field(default_factory=dict)
-    updates: Mapping[str, Mapping[str, Tensor]] = field(default_factory=dict)
-    widths: Mapping[str, int] = field(default_factory=dict)
-    parameters: int = 0
-    readout: Tensor | None = None
-
-    @property
-    def synops(self) -> int:
-        """SynOps of the layers run so far, summed over all samples."""
-        return sum(count.synops for count in self.layers.values())
-
-    def nbytes(self) -> int:
-        """Memory of the live activations, bytes."""
-        return sum(v.element_size() * v.numel() for v in self.values.values())
+PIECE_BYTES = 2**20
+"""Inputs or currents of a block that are computed at a time; they should stay in the cache."""
 
 
 class Simulator:
@@ -98,7 +67,12 @@ class Simulator:
         scoring: how BatchNorm and classifier are treated (DESIGN section 3, "Scoring").
         calibration: calibration samples, needed unless ``scoring`` is ``"plain"``.
         targets: the refit's regression targets, needed by ``"refit"``.
+
+    Attributes:
+        statistics: how often a layer was computed in which way; names every fallback.
     """
+
+    statistics: Counter[str]
 
     def __init__(
         self,
@@ -125,6 +99,7 @@ class Simulator:
         self.scoring: Scoring = scoring
         self.targets = targets
         self.samples = len(inputs)
+        self.statistics = Counter()
         self._calibrating = 0 if scoring == "plain" or calibration is None else len(calibration)
         both = inputs if self._calibrating == 0 else torch.cat([calibration, inputs])  # type: ignore[list-item]
         self._input = (both.transpose(0, 1) if graph.varying else both[None]).contiguous()
@@ -132,12 +107,12 @@ class Simulator:
             node.index: fanout_map(graph.module(node), graph.nodes[node.inputs[0]].shape[1:])
             for node in graph.connections
         }
-        self._last_use = _last_uses(graph)
+        self._last_use = last_uses(graph)
         self._decisions = {group.members[0]: group.space for group in graph.groups}
-        self._private = _private_outputs(graph)
-        self._binary = _binary_nodes(graph)
-        self._read_by_connections = {node.inputs[0] for node in graph.connections}
-        self._classifier = _refitted(graph).index if scoring == "refit" else -1
+        self._blocks = blocks(graph)
+        self._binary = binary_nodes(graph)
+        self._read_by_connections = reads_of_connections(graph)
+        self._classifier = refitted(graph).index if scoring == "refit" else -1
 
     def run(self, plan: Plan | None = None) -> Walk:
         """A whole pass over a plan (``None``: unpruned)."""
@@ -180,157 +155,223 @@ class Simulator:
         return min((i for i in self._decisions if i >= position), default=len(self.graph.nodes))
 
     @torch.no_grad()
-    def _run_to(self, walk: Walk, end: int) -> Walk:  # noqa: C901 - one branch per kind of node
-        values, updates = dict(walk.values), dict(walk.updates)
-        activities = dict(walk.activities)
-        layers, neurons, widths = dict(walk.layers), dict(walk.neurons), dict(walk.widths)
-        readout, parameters = walk.readout, walk.parameters
+    def _run_to(self, walk: Walk, end: int) -> Walk:
+        run = _Run(self, walk)
         for node in self.graph.nodes[walk.position : end]:
-            tensors = sliced_tensors(self.graph, node, walk.kept) if node.module is not None else {}
-            sources = [values[i] for i in node.inputs]
-            membrane = None
-            parameters += self._parameters(node, tensors)
-            if node.kind is Kind.INPUT:
-                value = self._input
-            elif node.kind in CONNECTIONS:
-                layers[node.name] = self._count(node, activities[node.inputs[0]], tensors)
-                if node.index == self._classifier:
-                    tensors = self._refit(sources[0], tensors)
-                    updates[node.name] = tensors
-                widths[node.name] = len(tensors["weight"])
-                value = connect(node, self.graph.module(node), tensors, sources[0])
-            elif node.kind is Kind.NORM:
-                if self._calibrating:
-                    tensors = self._recalibrate(tensors, sources[0])
-                    updates[node.name] = tensors
-                # A connection's output made in this very run and read by nobody else.
-                fresh = node.inputs[0] in self._private and node.inputs[0] >= walk.position
-                value = normalise(self.graph.module(node), tensors, sources[0], in_place=fresh)
-            elif node.kind is Kind.NEURON:
-                value, membrane = self._fire(node, tensors, sources[0])
-                neurons[node.name] = self._spikes(node, value)
-            else:
-                value = combine(node, sources)
-            if node.index == self.graph.output:
-                readout = self._read(value, membrane)
-            values[node.index] = value
-            if node.index in self._read_by_connections:
-                binary = node.index in self._binary
-                activities[node.index] = activity(self.scored(value), binary=binary)
-            for index in {*node.inputs, node.index}:
-                if self._last_use.get(index, -1) <= node.index:
-                    del values[index]
-                    activities.pop(index, None)
-        return Walk(
-            end,
-            walk.kept,
-            values,
-            activities,
-            layers,
-            neurons,
-            updates,
-            widths,
-            parameters,
-            readout,
-        )
+            run.visit(node)
+        return run.walk(end)
 
-    def _parameters(self, node: Node, tensors: Mapping[str, Tensor]) -> int:
-        if not tensors:
-            return 0
-        trainable = self.graph.module(node)._parameters
-        return sum(tensor.numel() for name, tensor in tensors.items() if name in trainable)
-
-    def _spikes(self, node: Node, value: Tensor) -> NeuronCount:
-        scored = self.scored(value)
-        if node.index in self._binary and scored[0].numel() < EXACT_FLOAT32:
-            return NeuronCount(sum(int(frame.sum()) for frame in scored), scored.numel())
-        return NeuronCount(int((scored != 0).sum()), scored.numel())
-
-    def _count(self, node: Node, active: Activity, tensors: Mapping[str, Tensor]) -> LayerCount:
-        weight = tensors["weight"]
-        groups = active.shape[2] // weight.shape[1]
-        return count_layer(
-            active,
-            self._fanouts[node.index],
-            weight.shape[0] // groups,
-            self.num_steps,
-            analog=node.analog,
-        )
-
-    def _recalibrate(self, tensors: Mapping[str, Tensor], value: Tensor) -> dict[str, Tensor]:
-        """Mean and biased variance over all calibration samples, steps and positions."""
-        mean, variance = channel_moments(value[:, : self._calibrating])
-        return {**tensors, "running_mean": mean, "running_var": variance}
-
-    def _refit(self, value: Tensor, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def _refit(self, value: Tensor, tensors: Tensors) -> Tensors:
         assert self.targets is not None
         features = value[:, : self._calibrating].mean(0)
         weight, bias = ridge(features, self.targets, intercept="bias" in tensors)
         return {"weight": weight, "bias": bias} if "bias" in tensors else {"weight": weight}
 
-    def _fire(
-        self, node: Node, tensors: Mapping[str, Tensor], current: Tensor
-    ) -> tuple[Tensor, Tensor | None]:
-        neuron = self.graph.module(node)
-        assert isinstance(neuron, snn.Leaky)
-        wanted = node.index == self.graph.output and self.graph.readout == "membrane"
-        return fire(neuron, tensors, current, self.num_steps, membrane=wanted)
-
-    def _read(self, value: Tensor, membrane: Tensor | None) -> Tensor:
-        """The readout of every scored sample, ``(samples, classes)``."""
-        shown = membrane if membrane is not None else value
-        scored = self.scored(shown)
-        return scored.sum(0) if self.graph.readout == "spikes" else scored.mean(0)
+    def _seen(self, node: Node, value: Tensor) -> None:
+        """Called with every value that is computed as a whole; a subclass may watch."""
 
 
-def _refitted(graph: SpikingGraph) -> Node:
-    node = graph.classifier
-    if node.kind is not Kind.LINEAR:
-        raise ValueError(
-            f"scoring 'refit' needs a linear classifier, but '{node.name}' is a convolution; use "
-            "'recalibrated'"
+class _Run:
+    """A walk being continued."""
+
+    def __init__(self, simulator: Simulator, walk: Walk) -> None:
+        self.simulator = simulator
+        self.graph = simulator.graph
+        self.kept = walk.kept
+        self.values, self.activities = dict(walk.values), dict(walk.activities)
+        self.layers, self.neurons = dict(walk.layers), dict(walk.neurons)
+        self.updates, self.widths = dict(walk.updates), dict(walk.widths)
+        self.parameters, self.readout = walk.parameters, walk.readout
+        self._done: set[int] = set()
+
+    def walk(self, position: int) -> Walk:
+        """The walk so far."""
+        return Walk(
+            position,
+            self.kept,
+            self.values,
+            self.activities,
+            self.layers,
+            self.neurons,
+            self.updates,
+            self.widths,
+            self.parameters,
+            self.readout,
         )
-    return node
+
+    def visit(self, node: Node) -> None:
+        """Computes a node, unless its block did."""
+        if node.index in self._done:
+            return
+        block = self.simulator._blocks.get(node.index)
+        if block is not None:
+            self._run_block(block)
+            return
+        moved = node.index in self.simulator._binary and node.kind is not Kind.NEURON
+        sources = [self.values[i] for i in node.inputs]
+        if not moved:
+            sources = [self._floats(value) for value in sources]
+        active = None
+        if node.kind is Kind.INPUT:
+            value = self.simulator._input
+        elif node.kind in CONNECTIONS:
+            value = self._connect(node, self._connection(node), sources[0])
+        elif node.kind is Kind.NORM:
+            tensors = self._norm(node, sources[0][:, : self.simulator._calibrating])
+            value = normalise(self.graph.module(node), tensors, sources[0])
+        elif node.kind is not Kind.NEURON:
+            value = combine(node, sources)
+        elif node.index == self.graph.output and self.graph.readout == "membrane":
+            value = self._fire_and_read_membrane(node, sources[0])
+        else:
+            layer = self._leaky(node, sources[0].shape[1])
+            layer.run(sources[0].clone(), None, 0)
+            value, active = self._spikes(node, layer)
+        self._store(node, value, active)
+        self._forget(node.inputs, node.index)
+
+    # ---------------------------------------------------------------- blocks
+
+    def _run_block(self, block: Block) -> None:
+        """A connection, its BatchNorm and its neurons, in pieces of the batch."""
+        source = self.values[block.connection.inputs[0]]
+        samples, calibrating = source.shape[1], self.simulator._calibrating
+        tensors = self._connection(block.connection)
+        layer = self._leaky(block.neuron, samples)
+        affine: Affine | None = None
+        start = 0
+        if block.norm is not None:
+            current = None
+            if calibrating:
+                current = self._connect(block.connection, tensors, source[:, :calibrating])
+            norm = self._norm(block.norm, current)
+            affine = affine_of(self.graph.module(block.norm), norm)
+            if current is not None:
+                layer.run(current, affine, 0)
+                start = calibrating
+        for piece in _pieces(start, samples, self._sample_bytes(block, source, tensors)):
+            current = self._connect(block.connection, tensors, source[:, piece])
+            layer.run(current, affine, piece.start)
+        self._store(block.neuron, *self._spikes(block.neuron, layer))
+        self._done.add(block.neuron.index)
+        if block.norm is not None:
+            self._done.add(block.norm.index)
+        self._forget(block.connection.inputs, block.connection.index)
+        self._forget((), block.neuron.index)
+
+    def _sample_bytes(self, block: Block, source: Tensor, tensors: Tensors) -> int:
+        """Memory that the inputs or the currents of one sample take, whichever is more."""
+        weight = tensors["weight"]
+        currents = len(weight) * prod(block.connection.shape[1:])
+        return len(source) * max(source[0, 0].numel(), currents) * weight.element_size()
+
+    # ---------------------------------------------------------------- nodes
+
+    def _connection(self, node: Node) -> Tensors:
+        """Counts a connection; its (sliced, perhaps refitted) tensors."""
+        simulator, source = self.simulator, node.inputs[0]
+        tensors = self._tensors(node)
+        outputs, inputs = tensors["weight"].shape[:2]
+        active = self.activities[source]
+        self.layers[node.name] = count_layer(
+            active,
+            simulator._fanouts[node.index],
+            outputs // (active.shape[2] // inputs),
+            simulator.num_steps,
+            analog=node.analog,
+        )
+        self.widths[node.name] = outputs
+        if node.index == simulator._classifier:
+            tensors = simulator._refit(self._floats(self.values[source]), tensors)
+            self.updates[node.name] = tensors
+        return tensors
+
+    def _connect(self, node: Node, tensors: Tensors, source: Tensor) -> Tensor:
+        return connect(node, self.graph.module(node), tensors, self._floats(source))
+
+    def _norm(self, node: Node, current: Tensor | None) -> Tensors:
+        """A BatchNorm's tensors, recalibrated on currents of all calibration samples and steps.
+
+        Mean and *biased* variance (DESIGN section 3, "Scoring").
+        """
+        tensors = self._tensors(node)
+        if current is None or not self.simulator._calibrating:
+            return tensors
+        mean, variance = channel_moments(current)
+        recalibrated = {**tensors, "running_mean": mean, "running_var": variance}
+        self.updates[node.name] = recalibrated
+        return recalibrated
+
+    def _leaky(self, node: Node, samples: int) -> LeakyLayer:
+        neuron, simulator = self.graph.module(node), self.simulator
+        assert isinstance(neuron, snn.Leaky)
+        tensors = self._tensors(node)
+        return LeakyLayer(neuron, tensors, simulator.num_steps, samples, simulator._calibrating)
+
+    def _spikes(self, node: Node, layer: LeakyLayer) -> tuple[Tensor, Activity | None]:
+        """A layer's spikes, counted."""
+        self.simulator.statistics[layer.way] += 1
+        value, counts = layer.spikes(), layer.counts()
+        scored = self.simulator.scored(value)
+        active = None
+        if counts is not None:
+            active = Activity(counts.sum(0), tuple(scored.shape))
+        elif node.index in self.simulator._read_by_connections:
+            active = activity(scored)
+        fired = int((scored != 0).sum()) if active is None else int(active.per_position.sum())
+        self.neurons[node.name] = NeuronCount(fired, scored.numel())
+        return value, active
+
+    def _fire_and_read_membrane(self, node: Node, current: Tensor) -> Tensor:
+        neuron, simulator = self.graph.module(node), self.simulator
+        assert isinstance(neuron, snn.Leaky)
+        steps = simulator.num_steps
+        value, membrane = fire(neuron, self._tensors(node), current, steps, membrane=True)
+        assert membrane is not None
+        self.readout = simulator.scored(membrane).mean(0)
+        scored = simulator.scored(value)
+        self.neurons[node.name] = NeuronCount(int((scored != 0).sum()), scored.numel())
+        return value
+
+    # ---------------------------------------------------------------- values
+
+    def _floats(self, value: Tensor) -> Tensor:
+        """Spikes kept as bytes in the type of the computation."""
+        return value.to(self.simulator._input.dtype) if value.dtype == torch.uint8 else value
+
+    def _store(self, node: Node, value: Tensor, active: Activity | None) -> None:
+        """Keeps a value, counts it where SynOps need it, reads it out if it is the output."""
+        simulator = self.simulator
+        simulator._seen(node, value)
+        if node.index == self.graph.output and self.readout is None:
+            scored = self._floats(simulator.scored(value))
+            self.readout = scored.sum(0) if self.graph.readout == "spikes" else scored.mean(0)
+        binary = node.index in simulator._binary
+        value = value.to(torch.uint8) if binary else value
+        self.values[node.index] = value
+        if node.index in simulator._read_by_connections:
+            counted = activity(simulator.scored(value)) if active is None else active
+            self.activities[node.index] = counted
+
+    def _forget(self, inputs: tuple[int, ...], position: int) -> None:
+        """Drops values that no node behind ``position`` reads."""
+        for index in {*inputs, position}:
+            if self.simulator._last_use.get(index, -1) <= position:
+                self.values.pop(index, None)
+                self.activities.pop(index, None)
+
+    def _tensors(self, node: Node) -> Tensors:
+        """A node's sliced tensors; its parameters are counted."""
+        tensors = sliced_tensors(self.graph, node, self.kept)
+        trainable = self.graph.module(node)._parameters
+        self.parameters += sum(t.numel() for name, t in tensors.items() if name in trainable)
+        return tensors
 
 
-def _last_uses(graph: SpikingGraph) -> dict[int, int]:
-    uses: dict[int, int] = {}
-    for node in graph.nodes:
-        for index in node.inputs:
-            uses[index] = node.index
-    return uses
-
-
-def _private_outputs(graph: SpikingGraph) -> frozenset[int]:
-    """Connections whose output exactly one node reads, so that it may overwrite it."""
-    readers: dict[int, int] = {}
-    for node in graph.nodes:
-        for index in node.inputs:
-            readers[index] = readers.get(index, 0) + 1
-    private = {node.index for node in graph.connections if readers.get(node.index) == 1}
-    return frozenset(private - {graph.output})
-
-
-def _binary_nodes(graph: SpikingGraph) -> frozenset[int]:
-    """Nodes whose values are all 0 or 1: spikes, and what only moves or selects them."""
-    binary: set[int] = set()
-    for node in graph.nodes:
-        if node.kind is Kind.NEURON:
-            factor = graph.module(node).graded_spikes_factor
-            assert isinstance(factor, Tensor)
-            if bool((factor == 1).all()):
-                binary.add(node.index)
-        elif (node.kind in _SELECTING or _is_max_pool(node)) and binary.issuperset(node.inputs):
-            binary.add(node.index)
-    return frozenset(binary)
-
-
-_SELECTING = frozenset({Kind.FLATTEN, Kind.DROPOUT, Kind.CONCAT})
-
-
-def _is_max_pool(node: Node) -> bool:
-    function = node.function
-    return isinstance(function, partial) and function.func in (F.max_pool1d, F.max_pool2d)
+def _pieces(start: int, stop: int, sample_bytes: int) -> Iterator[slice]:
+    size = max(1, PIECE_BYTES // max(1, sample_bytes))
+    for first in range(start, stop, size):
+        yield slice(first, min(stop, first + size))
 
 
 def accuracy(readout: Tensor, labels: Tensor) -> float:

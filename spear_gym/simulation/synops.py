@@ -16,6 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from spear_gym.simulation.compiled import kernels
+
 
 @dataclass(frozen=True, slots=True)
 class LayerCount:
@@ -109,23 +111,22 @@ class Activity:
         return int(self.per_position.sum()) / prod(self.shape)
 
 
-EXACT_FLOAT32 = 2**24
-"""Whole numbers up to this are exact in float32, so sums of that many spikes are."""
-
-
-def activity(value: Tensor, *, binary: bool) -> Activity:
+def activity(value: Tensor) -> Activity:
     """Counts the non-zero entries of ``(time, samples, channels, *spatial)``.
 
     Args:
-        value: the activation.
-        binary: it holds nothing but zeros and ones, so that its sum is the count.
+        value: the activation; uint8 stands for spikes, zeros and ones.
     """
     total = torch.zeros(value.shape[3:], dtype=torch.int64, device=value.device)
+    compiled = kernels() if value.dtype == torch.uint8 and value.device.type == "cpu" else None
     for frame in value:
-        entries = frame.shape[0] * frame.shape[1]
-        exact = binary and entries < EXACT_FLOAT32
-        counted = frame if exact else frame != 0
-        total += counted.sum((0, 1)).long()
+        if compiled is not None:
+            entries = frame.contiguous().flatten(1)
+            counts = torch.zeros(entries.shape[1], dtype=torch.int64)
+            compiled.count(entries.numpy(), counts.numpy())
+            total += counts.view(frame.shape[1:]).sum(0)
+        else:
+            total += (frame != 0).sum((0, 1))
     return Activity(total, tuple(value.shape))
 
 

@@ -27,7 +27,8 @@ from torch import Tensor, nn
 from spear_gym.pruning.plan import Plan
 from spear_gym.pruning.surgery import prune_network
 from spear_gym.simulation.refit import RIDGE, RefitTargets, ridge
-from spear_gym.simulation.simulate import SCORINGS, Scoring, Simulator, Walk, accuracy
+from spear_gym.simulation.simulate import SCORINGS, Scoring, Simulator, accuracy
+from spear_gym.simulation.walk import Walk
 from spear_gym.snn.graph import SpikingGraph
 from spear_gym.snn.trace import trace
 from spear_gym.snn.zoo import digits_net
