@@ -122,7 +122,7 @@ class Finetuned:
 class PlanEvaluator:
     """Scores plans of a workload and fine-tunes them.
 
-    Plans are remembered for ever (a few hundred bytes each); the activations of recent plan
+    Plans are remembered for ever (a about a kilobyte each); the activations of recent plan
     prefixes are kept within ``memory_bytes``, least recently used out first.
 
     Args:

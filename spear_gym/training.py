@@ -20,6 +20,9 @@ OnBatch = Callable[[int, int, float], None]
 """Called after every batch with (batches done, batches in all, loss)."""
 
 
+Precision = Literal["float32", "bfloat16"]
+
+
 class TrainingDiverged(RuntimeError):  # noqa: N818 - the name says what happened
     """The loss became NaN or infinite."""
 
@@ -37,6 +40,8 @@ class Recipe:
         weight_decay: L2 penalty (decoupled for Adam).
         bn_time: how BatchNorm treats time in training, see ``differentiable.forward``.
         shift: images are moved by up to this many pixels per axis, zeros moving in.
+        precision: ``"bfloat16"`` computes convolutions and matrix products in bfloat16 by PyTorch's
+            autocast; weights, normalisation and neurons stay as they are.
     """
 
     epochs: int
@@ -47,6 +52,7 @@ class Recipe:
     weight_decay: float = 0.0
     bn_time: BnTime = "step"
     shift: int = 0
+    precision: Precision = "float32"
 
     def __post_init__(self) -> None:
         if self.epochs < 0 or self.batch_size < 2:
@@ -60,10 +66,15 @@ class Recipe:
             raise ValueError(f"optimizer is '{self.optimizer}'; choose 'adam' or 'sgd'")
         if self.bn_time not in ("step", "pooled"):
             raise ValueError(f"bn_time is '{self.bn_time}'; choose 'step' or 'pooled'")
+        if self.precision not in ("float32", "bfloat16"):
+            raise ValueError(f"precision is '{self.precision}'; choose 'float32' or 'bfloat16'")
 
     def to_json(self) -> dict[str, Any]:
-        """Plain JSON values."""
-        return asdict(self)
+        """Plain JSON values; the usual precision goes unsaid, so that older fingerprints hold."""
+        values = asdict(self)
+        if self.precision == "float32":
+            del values["precision"]
+        return values
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Recipe:
@@ -107,6 +118,7 @@ def train(
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, _schedule(total, recipe.warmup))
     generator = torch.Generator().manual_seed(seed)
     graph.model.train()
+    mixed = recipe.precision == "bfloat16"
     done = 0
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -114,7 +126,11 @@ def train(
             order = torch.randperm(len(split), generator=generator)
             for index in _batches(order, recipe.batch_size):
                 inputs = shifted(split.inputs[index], recipe.shift, generator)
-                loss = loss_of(graph, inputs, split.labels[index], num_steps, True, recipe.bn_time)
+                with torch.autocast(inputs.device.type, torch.bfloat16, enabled=mixed):
+                    readout = forward(
+                        graph, inputs, num_steps, training=True, bn_time=recipe.bn_time
+                    )
+                loss = F.cross_entropy(readout, split.labels[index])
                 if not torch.isfinite(loss):
                     graph.model.eval()
                     value = float(loss.detach())
@@ -139,19 +155,6 @@ def _batches(order: Tensor, size: int) -> Sequence[Tensor]:
     return list(order[: whole * size].view(whole, size)) if whole else [order]
 
 
-def loss_of(
-    graph: SpikingGraph,
-    inputs: Tensor,
-    labels: Tensor,
-    num_steps: int,
-    training: bool,
-    bn_time: BnTime = "step",
-) -> Tensor:
-    """Cross-entropy of the readout, the quantity that predictions are made from."""
-    readout = forward(graph, inputs, num_steps, training=training, bn_time=bn_time)
-    return F.cross_entropy(readout, labels)
-
-
 def loss_gradients(graph: SpikingGraph, split: Split, num_steps: int) -> dict[str, Tensor]:
     """Gradient of the loss over a split, BatchNorm at its own statistics.
 
@@ -163,7 +166,8 @@ def loss_gradients(graph: SpikingGraph, split: Split, num_steps: int) -> dict[st
     for parameter in frozen.values():
         parameter.requires_grad_(True)
     try:
-        loss_of(graph, split.inputs, split.labels, num_steps, False).backward()
+        readout = forward(graph, split.inputs, num_steps, training=False)
+        F.cross_entropy(readout, split.labels).backward()
         named = graph.model.named_parameters()
         return {name: p.grad.clone() for name, p in named if p.grad is not None}
     finally:

@@ -45,7 +45,9 @@ def forward(
             value = inputs.transpose(0, 1) if graph.varying else inputs[None]
         elif node.kind in CONNECTIONS:
             module = graph.module(node)
+            # Under autocast a product is bfloat16; what follows it is computed at full precision.
             value = connect(node, module, dict(module.named_parameters()), sources[0])
+            value = value.to(inputs.dtype)
         elif node.kind is Kind.NORM:
             value = _norm(graph.module(node), sources[0], num_steps, training, bn_time)
         elif node.kind is Kind.NEURON:

@@ -15,14 +15,12 @@ from numba import njit
 
 Array = np.ndarray[Any, Any]
 
-RESETS = {"none": 0, "subtract": 1, "zero": 2}
-"""Reset mechanisms, as :func:`leaky` is told them."""
-
 BLOCK = 512
 """Neurons whose membranes, parameters and spikes are kept in the first-level cache at a time."""
 
 
-def _compiled(function: Callable[..., None]) -> Callable[..., None]:
+def loop(function: Callable[..., None]) -> Callable[..., None]:
+    """Compiles a function when it is first called; its machine code is kept for later runs."""
     compiled: Callable[..., None]
     try:
         compiled = njit(function, cache=True, nogil=True, error_model="numpy")
@@ -31,7 +29,7 @@ def _compiled(function: Callable[..., None]) -> Callable[..., None]:
     return compiled
 
 
-@_compiled
+@loop
 def leaky(  # noqa: C901 - one loop nest; calls inside it would hide the order of operations
     current: Array,
     scale: Array,
@@ -52,7 +50,7 @@ def leaky(  # noqa: C901 - one loop nest; calls inside it would hide the order o
         shift: of the normalisation, ``(neurons,)``.
         beta: decay in [0, 1], ``(neurons,)``.
         threshold: not negative, ``(neurons,)``.
-        reset: one of :data:`RESETS`; it follows a spike by one step.
+        reset: one of ``compiled.RESETS``; it follows a spike by one step.
         offset: where this batch stands in ``spikes``.
         counted: first sample of ``spikes`` whose spikes are counted.
         spikes: uint8 ``(num_steps, samples, neurons)``, written at ``offset``.
@@ -62,6 +60,7 @@ def leaky(  # noqa: C901 - one loop nest; calls inside it would hide the order o
     mem = np.empty(BLOCK, current.dtype)
     fired = np.empty(BLOCK, current.dtype)
     tally = np.empty(BLOCK, np.int32)
+    zero = np.zeros(1, current.dtype)[0]  # a plain 0 would raise the product to double precision
     for start in range(0, neurons, BLOCK):
         width = min(BLOCK, neurons - start)
         scales, shifts = scale[start : start + width], shift[start : start + width]
@@ -81,7 +80,7 @@ def leaky(  # noqa: C901 - one loop nest; calls inside it would hide the order o
                         mem[j] = charged - fired[j] * thresholds[j]
                 elif reset == 2:
                     for j in range(width):
-                        kept = mem[j] if fired[j] == 0 else mem[j] * 0
+                        kept = mem[j] if fired[j] == 0 else mem[j] * zero
                         mem[j] = kept * betas[j] + (now[j] * scales[j] + shifts[j])
                 else:
                     for j in range(width):
@@ -97,7 +96,7 @@ def leaky(  # noqa: C901 - one loop nest; calls inside it would hide the order o
             counts[start + j] += tally[j]
 
 
-@_compiled
+@loop
 def count(values: Array, counts: Array) -> None:
     """Sums bytes over the leading axis.
 

@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from spear_gym.simulation.compiled import obstacle
+from spear_gym.simulation.gradients import MaxPoolHalves
 from spear_gym.snn.graph import Kind, Node
 
 Tensors = Mapping[str, Tensor]
@@ -139,13 +141,15 @@ def pool(function: Callable[[Tensor], Tensor], value: Tensor) -> Tensor:
         value: ``(batch, channels, height, width)`` or ``(batch, channels, length)``; bytes only
             for max pooling.
     """
-    if value.requires_grad or not _halves(function, value):
-        # With gradients the library's own kernel decides which of equal maxima receives them.
+    if not _halves(function, value):
         return (
             function(value.float()).to(value.dtype)
             if value.dtype == torch.uint8
             else function(value)
         )
+    if value.requires_grad:
+        # The library's own kernel, or one like it, decides which of equal maxima is given them.
+        return MaxPoolHalves.apply(value) if obstacle(value) is None else function(value)  # type: ignore[no-untyped-call]
     rows = torch.maximum(value[..., ::2, :], value[..., 1::2, :])
     return torch.maximum(rows[..., ::2], rows[..., 1::2])
 

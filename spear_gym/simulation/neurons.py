@@ -8,7 +8,7 @@ import snntorch as snn
 import torch
 from torch import Tensor
 
-from spear_gym.simulation.compiled import kernels
+from spear_gym.simulation.compiled import RESETS, kernels, obstacle
 from spear_gym.simulation.layers import Affine, Tensors, apply_affine, channel_shape, fire
 
 KERNEL = "neuron update: compiled by Numba"
@@ -99,12 +99,9 @@ class LeakyLayer:
 
     def _obstacle(self, current: Tensor) -> str | None:
         """Why the compiled loop does not serve, ``None`` if it does."""
-        if kernels() is None:
-            return "Numba cannot be imported"
-        if current.device.type != "cpu":
-            return f"it runs on {current.device.type}"
-        if current.dtype not in (torch.float32, torch.float64):
-            return f"its currents are {current.dtype}"
+        general = obstacle(current)
+        if general is not None:
+            return general
         if not self.neuron.reset_delay and self.neuron.reset_mechanism != "none":
             return "reset_delay=False"
         if not bool((self.tensors["threshold"] >= 0).all()):
@@ -125,7 +122,7 @@ class LeakyLayer:
             _spread(shift.view(broadcast), row).numpy(),
             self._parameters["beta"].to(current.dtype).numpy(),
             self._parameters["threshold"].to(current.dtype).numpy(),
-            module.RESETS[self.neuron.reset_mechanism],
+            RESETS[self.neuron.reset_mechanism],
             offset,
             self.counted,
             self._spikes.flatten(2).numpy(),

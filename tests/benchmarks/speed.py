@@ -2,25 +2,30 @@
 
     .venv/bin/python tests/benchmarks/speed.py            # the whole table, some minutes
     .venv/bin/python tests/benchmarks/speed.py --short    # the small nets only
+    .venv/bin/python tests/benchmarks/speed.py --large    # VGG16 at batch 512 too, some GiB
+    .venv/bin/python tests/benchmarks/speed.py --json runs/speed.json
 
 Ours against (a) a plain snnTorch step loop with channel masks, (b) the same loop on the physically
 pruned network, (c) the plan's convolutions and matrix products alone. Run nothing beside it.
+The shipped workloads are timed by `workload_speed.py`.
 """
 
 from __future__ import annotations
 
 import argparse
-import statistics
-import time
+import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from rich.console import Console
-from rich.table import Table
 from torch import Tensor, nn
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from benchmarks.common import Row, Tables, in_turn, show, write_json
 
 from spear_gym.pruning.criteria import rank_channels
 from spear_gym.pruning.plan import Plan, PlanSpace, kept_by_space
@@ -35,6 +40,7 @@ from spear_gym.snn.zoo import cluttered_digits_net, digits_net, vgg16
 
 T = 4
 RATIOS = (0.0, 0.3, 0.5, 0.7)
+TRAINING_BATCH = 64
 
 
 @dataclass(frozen=True)
@@ -48,23 +54,12 @@ class Case:
     repeats: int
 
 
-CASES = (
+SMALL = (
     Case("digits", digits_net, (1, 8, 8), (64, 512), 7),
     Case("cluttered-digits", cluttered_digits_net, (1, 16, 16), (64, 512), 5),
-    Case("vgg16", vgg16, (3, 32, 32), (64,), 3),
 )
-
-
-def in_turn(functions: dict[str, Callable[[], object]], repeats: int) -> dict[str, float]:
-    """Median seconds of each function, run A B C A B C ... after one warm-up round."""
-    times: dict[str, list[float]] = {name: [] for name in functions}
-    for round_ in range(repeats + 1):
-        for name, function in functions.items():
-            start = time.perf_counter()
-            function()
-            if round_:
-                times[name].append(time.perf_counter() - start)
-    return {name: statistics.median(values) for name, values in times.items()}
+VGG16 = Case("vgg16", vgg16, (3, 32, 32), (64,), 3)
+VGG16_LARGE = replace(VGG16, batches=(64, 512))
 
 
 def plain_loop(model: nn.Module, inputs: Tensor) -> Callable[[], object]:
@@ -126,44 +121,52 @@ def products_alone(graph: SpikingGraph, plan: Plan, batch: int) -> Callable[[], 
     return run
 
 
-def evaluation_rows(case: Case) -> list[tuple[str, ...]]:
+def compared(simulator: Simulator, plan: Plan, inputs: Tensor, repeats: int) -> Row:
+    """A plan on inputs: our time, and the ratios of the others to it.
+
+    Args:
+        simulator: made of the same inputs, T steps, scoring "plain".
+        plan: which channels are kept.
+        inputs: static samples.
+        repeats: timed rounds.
+    """
+    graph = simulator.graph
+    times = in_turn(
+        {
+            "ours": partial(simulator.run, plan),
+            "masked": plain_loop(masked(graph, plan), inputs),
+            "pruned": plain_loop(prune_network(graph, plan), inputs),
+            "products": products_alone(graph, plan, len(inputs)),
+        },
+        repeats,
+    )
+    ours = times["ours"]
+    return {
+        "ours, ms": 1000 * ours,
+        "masked / ours": times["masked"] / ours,
+        "pruned loop / ours": times["pruned"] / ours,
+        "ours / products": ours / times["products"],
+    }
+
+
+def evaluation_rows(case: Case) -> list[Row]:
     """Evaluation of plans: times and ratios."""
-    model = case.network(0)
-    graph = trace(model, torch.rand(4, *case.shape))
+    graph = trace(case.network(0), torch.rand(4, *case.shape))
     space = PlanSpace(graph.groups, rank_channels(graph, "l1"))
-    rows = []
+    rows: list[Row] = []
     for batch in case.batches:
         inputs = torch.rand(batch, *case.shape)
         simulator = Simulator(graph, inputs, T)
         for ratio in RATIOS:
             plan = space.from_ratios([ratio] * len(space))
-            times = in_turn(
-                {
-                    "ours": partial(simulator.run, plan),
-                    "masked": plain_loop(masked(graph, plan), inputs),
-                    "pruned": plain_loop(prune_network(graph, plan), inputs),
-                    "products": products_alone(graph, plan, batch),
-                },
-                case.repeats,
-            )
-            ours = times["ours"]
-            rows.append(
-                (
-                    case.name,
-                    str(batch),
-                    f"{ratio:g}",
-                    f"{1000 * ours:.1f}",
-                    f"{times['masked'] / ours:.2f}",
-                    f"{times['pruned'] / ours:.2f}",
-                    f"{ours / times['products']:.2f}",
-                )
-            )
+            row: Row = {"network": case.name, "batch": batch, "ratio": ratio}
+            rows.append(row | compared(simulator, plan, inputs, case.repeats))
     return rows
 
 
-def training_rows(case: Case) -> list[tuple[str, ...]]:
-    """One training step: ours against snnTorch's loop, same gradients."""
-    inputs, labels = torch.rand(64, *case.shape), torch.randint(0, 10, (64,))
+def training_steps(case: Case, batch: int = TRAINING_BATCH) -> dict[str, Callable[[], object]]:
+    """One training step, ours and that of snnTorch's loop; the same gradients."""
+    inputs, labels = torch.rand(batch, *case.shape), torch.randint(0, 10, (batch,))
     graph = trace(case.network(0), inputs[:4])
     plain = prune_network(graph, full_plan(graph)).train()
     graph.model.train()
@@ -177,32 +180,42 @@ def training_rows(case: Case) -> list[tuple[str, ...]]:
         graph.model.zero_grad()
         F.cross_entropy(forward(graph, inputs, T, training=True), labels).backward()
 
-    times = in_turn({"ours": ours, "theirs": theirs}, case.repeats)
-    return [(case.name, f"{1000 * times['ours']:.1f}", f"{times['theirs'] / times['ours']:.2f}")]
+    return {"ours": ours, "theirs": theirs}
+
+
+def training_row(case: Case) -> Row:
+    """Training steps: our time and snnTorch's over it."""
+    times = in_turn(training_steps(case), case.repeats)
+    return {
+        "network": case.name,
+        "ours, ms": 1000 * times["ours"],
+        "snnTorch / ours": times["theirs"] / times["ours"],
+    }
 
 
 def main() -> None:
     """Prints the tables."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--short", action="store_true", help="small networks only")
+    parser.add_argument("--large", action="store_true", help="VGG16 at batch 512 too")
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--json", type=Path, help="file to write the rows to")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    cases = CASES[:2] if options.short else CASES
-    console = Console(width=120)
-    table = Table(
-        "network", "batch", "ratio", "ours, ms", "masked / ours", "pruned loop / ours",
-        "ours / products", title=f"evaluation, float32, T = {T}, {options.threads} thread(s)",
-    )  # fmt: skip
-    for case in cases:
-        for row in evaluation_rows(case):
-            table.add_row(*row)
-    console.print(table)
-    table = Table("network", "ours, ms", "snnTorch / ours", title="training step, batch 64")
-    for case in cases:
-        for row in training_rows(case):
-            table.add_row(*row)
-    console.print(table)
+    large = VGG16_LARGE if options.large else VGG16
+    cases = SMALL if options.short else (*SMALL, large)
+    tables: Tables = {
+        f"evaluation, float32, T = {T}, {options.threads} thread(s)": [
+            row for case in cases for row in evaluation_rows(case)
+        ],
+        f"training step, batch {TRAINING_BATCH}": [training_row(case) for case in cases],
+    }
+    for title, rows in tables.items():
+        show(title, rows)
+    if options.json is not None:
+        write_json(options.json, tables)
 
 
 if __name__ == "__main__":

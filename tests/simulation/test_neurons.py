@@ -151,8 +151,8 @@ def test_without_numba_the_numbers_are_the_same_and_it_is_said(
         return recorder, recorder.run(plan)
 
     fast, fast_walk = run()
-    monkeypatch.setattr(neurons, "kernels", lambda: None)
-    monkeypatch.setattr(synops, "kernels", lambda: None)
+    for module in (compiled, neurons, synops):
+        monkeypatch.setattr(module, "kernels", lambda: None)
     slow, slow_walk = run()
     assert set(fast.statistics) == {KERNEL}
     assert set(slow.statistics) == {"neuron update: PyTorch, because Numba cannot be imported"}
