@@ -9,8 +9,9 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any, TypeVar
 
-import cloudpickle
 import torch
+
+from spear_gym.shared_memory import Parcel, packed
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -19,6 +20,7 @@ ATTEMPTS = 3
 
 _context: Any = None
 _function: Any = None
+_failure: Exception | None = None
 
 
 def default_workers() -> int:
@@ -28,6 +30,10 @@ def default_workers() -> int:
 
 class WorkerDied(RuntimeError):  # noqa: N818 - the name says what happened
     """Worker processes died again and again on the same tasks."""
+
+
+class WorkerFailed(RuntimeError):  # noqa: N818 - the name says what happened
+    """A worker process started, but could not take over the function or the context."""
 
 
 def run_tasks(
@@ -44,7 +50,8 @@ def run_tasks(
     Args:
         function: a module-level function.
         items: one per call.
-        context: what all calls share; sent to each worker once.
+        context: what all calls read. Workers share its large tensors: one copy for all of them.
+            A task that writes into one changes nothing for the other workers.
         workers: processes; with 1 the calls run here.
 
     Yields:
@@ -52,17 +59,22 @@ def run_tasks(
 
     Raises:
         WorkerDied: when workers die on a task for the third time.
+        WorkerFailed: when a worker cannot import or unpack the function or the context.
     """
     if workers <= 1 or len(items) <= 1:
         for index, item in enumerate(items):
             yield index, function(context, item)
         return
-    # Our own objects on their way to our own processes; nothing a user or the disk supplied.
-    payload = cloudpickle.dumps((function, context))
+    with packed((function, context)) as parcel:
+        yield from _run_in_pools(items, parcel, workers)
+
+
+def _run_in_pools(items: Sequence[Any], parcel: Parcel, workers: int) -> Iterator[tuple[int, Any]]:
+    """One pool after the other, until every task is done: a pool ends when a worker dies."""
     waiting = set(range(len(items)))
     for attempt in range(ATTEMPTS):
         try:
-            for index, result in _run_in_pool(items, sorted(waiting), payload, workers):
+            for index, result in _run_in_pool(items, sorted(waiting), parcel, workers):
                 waiting.discard(index)
                 yield index, result
             return
@@ -70,18 +82,19 @@ def run_tasks(
             if attempt == ATTEMPTS - 1:
                 raise WorkerDied(
                     f"worker processes died {ATTEMPTS} times; tasks left: {sorted(waiting)}; "
-                    "perhaps memory ran out: use fewer workers"
+                    "perhaps memory ran out: use fewer workers; if none of them even started, "
+                    "begin the main part of the script with: if __name__ == '__main__':"
                 ) from error
 
 
 def _run_in_pool(
-    items: Sequence[Any], indices: Sequence[int], payload: bytes, workers: int
+    items: Sequence[Any], indices: Sequence[int], parcel: Parcel, workers: int
 ) -> Iterator[tuple[int, Any]]:
     executor = ProcessPoolExecutor(
         min(workers, len(indices)),
         mp_context=multiprocessing.get_context("spawn"),
         initializer=_install,
-        initargs=(payload,),
+        initargs=(parcel,),
     )
     try:
         futures = {executor.submit(_call, items[index]): index for index in indices}
@@ -91,12 +104,19 @@ def _run_in_pool(
         executor.shutdown(wait=False, cancel_futures=True)
 
 
-def _install(payload: bytes) -> None:
-    global _context, _function
+def _install(parcel: Parcel) -> None:
+    global _context, _function, _failure
     # One thread each: two threads in two processes on two cores are several times slower.
     torch.set_num_threads(1)
-    _function, _context = cloudpickle.loads(payload)
+    try:
+        _function, _context = parcel.unpack()
+    except Exception as error:
+        # Raised here it would only break the pool; the first task tells what happened.
+        _failure = error
 
 
 def _call(item: Any) -> Any:
+    if _failure is not None:
+        kind = type(_failure).__name__
+        raise WorkerFailed(f"a worker process could not start: {kind}: {_failure}") from _failure
     return _function(_context, item)

@@ -183,6 +183,14 @@ class Workload:
         # snnTorch's surrogate gradients are closures, which plain pickle refuses.
         return _restored, (type(self), cloudpickle.dumps(self.__dict__))
 
+    def reduce_whole(self) -> tuple[Any, ...]:
+        """How a workload travels to worker processes: with its data, catalogued or not.
+
+        By name each worker would make the data again, and would not know what a user registered.
+        """
+        name = next((name for name, loaded in _LOADED.items() if loaded is self), None)
+        return _arrived, (type(self), name), self.__dict__
+
     def split(self, name: SplitName) -> Split:
         """A split by name."""
         return self.splits.named()[name]
@@ -229,6 +237,15 @@ def _restored(kind: type[Workload], payload: bytes) -> Workload:
     """The copy of a workload on its way through our own processes or ``copy.deepcopy``."""
     workload = kind.__new__(kind)
     workload.__dict__.update(cloudpickle.loads(payload))
+    return workload
+
+
+def _arrived(kind: type[Workload], name: str | None) -> Workload:
+    """A workload that was sent whole; its state follows. Its name finds it here, too."""
+    workload = kind.__new__(kind)
+    if name is not None:
+        _FACTORIES.setdefault(name, lambda: workload)
+        _LOADED.setdefault(name, workload)
     return workload
 
 

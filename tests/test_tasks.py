@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import sys
+import types
+from pathlib import Path
 
 import pytest
+import torch
+from jobs import Unreadable, dies, dies_once, named
 from toys import process, scaled
 
+from spear_gym import workload as catalogue
 from spear_gym.evaluation import PlanEvaluator
 from spear_gym.lre_fit import sample_plan
-from spear_gym.tasks import default_workers, run_tasks
-from spear_gym.workload import Workload
+from spear_gym.tasks import WorkerDied, WorkerFailed, default_workers, run_tasks
+from spear_gym.workload import Workload, load_workload, register_workload
 
 
 def test_in_this_process() -> None:
@@ -45,6 +51,57 @@ def test_in_other_processes_of_one_thread(tiny: Workload) -> None:
 def test_errors_come_through_from_other_processes() -> None:
     with pytest.raises(ValueError, match="item -1 is negative"):
         list(run_tasks(scaled, [-1, -1], context=1.0, workers=2))
+
+
+@pytest.mark.slow
+def test_the_task_of_a_killed_worker_runs_again(tmp_path: Path) -> None:
+    context = (torch.arange(20_000.0), tmp_path)
+    assert dict(run_tasks(dies_once, [7, 9], context=context, workers=2)) == {0: 7.0, 1: 9.0}
+
+
+@pytest.mark.slow
+def test_a_task_that_always_kills_its_worker_is_given_up() -> None:
+    with pytest.raises(WorkerDied, match=r"died 3 times; tasks left: \[0, 1\]"):
+        list(run_tasks(dies, [0, 1], context=None, workers=2))
+
+
+@pytest.mark.slow
+def test_a_context_that_cannot_be_read_is_told() -> None:
+    with pytest.raises(WorkerFailed, match=r"could not start: ValueError: .*'no number'"):
+        list(run_tasks(process, [0, 1], context=Unreadable(), workers=2))
+
+
+@pytest.mark.slow
+def test_a_function_that_cannot_be_imported_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = types.ModuleType("nowhere_on_disk")
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    exec("def task(context, item): return item", module.__dict__)
+    with pytest.raises(WorkerFailed, match="ModuleNotFoundError: No module named 'nowhere_on_disk"):
+        list(run_tasks(module.task, [0, 1], context=None, workers=2))
+
+
+@pytest.mark.slow
+def test_a_workload_that_the_user_registered_travels_whole(
+    tiny: Workload, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(catalogue, "_FACTORIES", dict(catalogue._FACTORIES))
+    monkeypatch.setattr(catalogue, "_LOADED", {})
+    splits, graph = tiny.splits, tiny.graph
+    register_workload(
+        "mine",
+        lambda: Workload(
+            model=graph.model,
+            train=splits.train,
+            search=splits.search,
+            test=splits.test,
+            num_steps=tiny.num_steps,
+            name="not its key",
+        ),
+    )
+    workload = load_workload("mine")
+    expected = ("not its key", True, workload.reference().synops, workload.fingerprint())
+    results = dict(run_tasks(named, [0, 1], context=workload, workers=2))
+    assert results == {0: expected, 1: expected}
 
 
 def test_default_is_every_core_there_is() -> None:

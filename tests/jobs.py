@@ -1,0 +1,110 @@
+"""Tasks for worker processes, which cannot import the test modules themselves."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from toys import scaled
+
+from spear_gym.workload import Workload, load_workload
+
+
+class Mapping(NamedTuple):
+    """One line of the kernel's list of mappings: the file, and KiB of it."""
+
+    inode: str
+    present: int
+    copied: int
+
+
+def mapping_of(tensor: Tensor) -> Mapping:
+    """The mapping that a tensor lies in."""
+    found, kib = "", {}
+    for line in Path("/proc/self/smaps").read_text().splitlines():
+        first, *fields = line.split()
+        if not first.endswith(":"):
+            start, end = (int(bound, 16) for bound in first.split("-"))
+            found = " ".join(fields[2:4]) if start <= tensor.data_ptr() < end else ""
+        elif found and first in ("Rss:", "Anonymous:"):
+            kib[first] = int(fields[0])
+        if len(kib) == 2:
+            return Mapping(found, kib["Rss:"], kib["Anonymous:"])
+    raise AssertionError("the tensor lies in no mapping")
+
+
+def meet(folder: Path, name: str, others: int) -> None:
+    """Waits until so many others have come here too."""
+    (folder / f"{name}-{os.getpid()}").touch()
+    deadline = time.monotonic() + 120
+    while len(list(folder.glob(f"{name}-*"))) <= others:
+        assert time.monotonic() < deadline, "the other worker never came"
+        time.sleep(0.01)
+
+
+def look(context: tuple[Tensor, Path], _: int) -> tuple[int, float, Mapping]:
+    """Reads all of a tensor; every task in another process."""
+    tensor, folder = context
+    meet(folder, "look", others=1)
+    total = float(tensor.sum(dtype=torch.float64))
+    return os.getpid(), total, mapping_of(tensor)
+
+
+def scribble(context: tuple[Tensor, Path], item: int) -> tuple[float, float]:
+    """Writes into the tensor that the other worker reads, then both read."""
+    tensor, folder = context
+    before = float(tensor.mean())
+    meet(folder, "before", others=1)
+    if item == 0:
+        tensor.zero_()
+    meet(folder, "after", others=1)
+    return before, float(tensor.mean())
+
+
+def run_net(net: nn.Linear, _: int) -> tuple[bool, bool, float]:
+    """Trains a network for one step: are its weights parameters, and did they change?"""
+    is_parameter = isinstance(net.weight, nn.Parameter)
+    before = net.weight.detach().clone()
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+    loss = net(torch.ones(1, net.in_features)).sum()
+    loss.backward()
+    optimizer.step()
+    return is_parameter, bool((net.weight != before).all()), float(loss.detach())
+
+
+def total(tensor: Tensor, item: int) -> float:
+    """A task on a large tensor that refuses some items."""
+    return scaled(float(tensor.sum()), item)
+
+
+class Unreadable:
+    """What can be sent, but not be read."""
+
+    def __reduce__(self) -> object:
+        return int, ("no number",)
+
+
+def dies_once(context: tuple[Tensor, Path], item: int) -> float:
+    """A task whose worker is killed the first time."""
+    tensor, marks = context
+    mark = marks / str(item)
+    if not mark.exists():
+        mark.touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return float(tensor[item])
+
+
+def dies(_: None, item: int) -> None:
+    """A task whose worker is always killed."""
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def named(workload: Workload, _: int) -> tuple[str, bool, float, str]:
+    """What a worker knows of a workload that it was sent."""
+    mine = load_workload("mine")
+    return workload.name, mine is workload, mine.reference().synops, workload.fingerprint()
