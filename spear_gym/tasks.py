@@ -9,8 +9,7 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any, TypeVar
 
-import torch
-
+from spear_gym.processes import prepare_process
 from spear_gym.shared_memory import Parcel, packed
 
 Item = TypeVar("Item")
@@ -107,7 +106,7 @@ def _run_in_pool(
 def _install(parcel: Parcel) -> None:
     global _context, _function, _failure
     # One thread each: two threads in two processes on two cores are several times slower.
-    torch.set_num_threads(1)
+    prepare_process(1)
     try:
         _function, _context = parcel.unpack()
     except Exception as error:

@@ -98,18 +98,17 @@ def worker_count(workers: int | None) -> int:
 
 
 def set_threads(threads: int) -> None:
-    """Sets torch's threads for this process; the library itself never does.
+    """Sets torch's threads (and the allocator) for this process; the library itself never does.
 
     Raises:
         AgentError: below 1.
     """
-    import torch
-
     from spear_gym.agents.base import AgentError
+    from spear_gym.processes import prepare_process
 
     if threads < 1:
         raise AgentError(f"threads is {threads}; it must be at least 1")
-    torch.set_num_threads(threads)
+    prepare_process(threads)
 
 
 def progress_bar(extra: str = "") -> Progress:

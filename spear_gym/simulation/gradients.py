@@ -230,7 +230,8 @@ def _images(value: Tensor) -> Any:
 
 def _per_neuron(value: Tensor, like: Tensor) -> Any:
     """A parameter that broadcasts against ``(batch, *row)``, one entry per neuron."""
-    return value.detach().to(like.dtype).expand(1, *like.shape[2:]).reshape(-1).numpy()
+    spread = value.detach().to(like.dtype).expand(1, *like.shape[2:]).reshape(-1)
+    return spread.contiguous().numpy()  # or the compiled loops are not vectorised
 
 
 def _leaky_forward(

@@ -115,3 +115,20 @@ def count(values: Array, counts: Array) -> None:
                 tally[j] += value[j]
         for j in range(width):
             counts[start + j] += tally[j]
+
+
+@loop
+def pool_spikes(value: Array, out: Array) -> None:
+    """Max pooling by 2 of zeros and ones.
+
+    Args:
+        value: uint8 ``(planes, height, width)``, even.
+        out: uint8 ``(planes, height / 2, width / 2)``, written.
+    """
+    planes, height, width = out.shape
+    for plane in range(planes):
+        for row in range(height):
+            upper, lower = value[plane, 2 * row], value[plane, 2 * row + 1]
+            best = out[plane, row]
+            for j in range(width):
+                best[j] = upper[2 * j] | upper[2 * j + 1] | lower[2 * j] | lower[2 * j + 1]

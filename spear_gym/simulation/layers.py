@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from spear_gym.simulation.compiled import obstacle
+from spear_gym.simulation.compiled import kernels, obstacle
 from spear_gym.simulation.gradients import MaxPoolHalves
 from spear_gym.snn.graph import Kind, Node
 
@@ -150,6 +150,11 @@ def pool(function: Callable[[Tensor], Tensor], value: Tensor) -> Tensor:
     if value.requires_grad:
         # The library's own kernel, or one like it, decides which of equal maxima is given them.
         return MaxPoolHalves.apply(value) if obstacle(value) is None else function(value)  # type: ignore[no-untyped-call]
+    loops = kernels() if value.dtype == torch.uint8 and value.device.type == "cpu" else None
+    if loops is not None:
+        out = value.new_empty(*value.shape[:-2], value.shape[-2] // 2, value.shape[-1] // 2)
+        loops.pool_spikes(value.contiguous().flatten(0, -3).numpy(), out.flatten(0, -3).numpy())
+        return out
     rows = torch.maximum(value[..., ::2, :], value[..., 1::2, :])
     return torch.maximum(rows[..., ::2], rows[..., 1::2])
 

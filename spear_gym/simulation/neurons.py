@@ -137,4 +137,5 @@ def _identity(current: Tensor) -> Affine:
 
 def _spread(value: Tensor, row: torch.Size) -> Tensor:
     """A parameter that broadcasts against ``(batch, *row)``, one entry per neuron."""
-    return value.detach().expand(1, *row).reshape(-1)
+    # Contiguous, or the compiled loops are not vectorised.
+    return value.detach().expand(1, *row).reshape(-1).contiguous()

@@ -52,7 +52,7 @@ from spear_gym.snn.graph import CONNECTIONS, Kind, Node, SpikingGraph
 Scoring = Literal["plain", "recalibrated", "refit"]
 SCORINGS: tuple[Scoring, ...] = ("plain", "recalibrated", "refit")
 
-PIECE_BYTES = 2**20
+PIECE_BYTES = 2 * 2**20
 """Inputs or currents of a block that are computed at a time; they should stay in the cache."""
 
 

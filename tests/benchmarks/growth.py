@@ -39,6 +39,7 @@ from benchmarks.common import (
 from spear_gym import load_workload
 from spear_gym.data.splits import Split
 from spear_gym.evaluation import PlanEvaluator
+from spear_gym.processes import prepare_process
 from spear_gym.simulation.simulate import SCORINGS, Scoring
 from spear_gym.workload import Workload
 
@@ -407,7 +408,7 @@ def main() -> None:
     parser.add_argument("--plans", type=int, default=10, help="plans of a round")
     parser.add_argument("--repeats", type=int, default=5, help="rounds")
     options = parser.parse_args()
-    torch.set_num_threads(1)
+    prepare_process(1)
     growth = measure(
         load_workload(options.workload),
         options.scoring,

@@ -27,6 +27,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.common import Row, Tables, in_turn, show, write_json
 
+from spear_gym.processes import prepare_process
 from spear_gym.pruning.criteria import rank_channels
 from spear_gym.pruning.plan import Plan, PlanSpace, kept_by_space
 from spear_gym.pruning.slicing import sliced_tensors
@@ -203,7 +204,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--json", type=Path, help="file to write the rows to")
     options = parser.parse_args()
-    torch.set_num_threads(options.threads)
+    prepare_process(options.threads)
     large = VGG16_LARGE if options.large else VGG16
     cases = SMALL if options.short else (*SMALL, large)
     tables: Tables = {

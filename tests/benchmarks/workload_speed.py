@@ -25,7 +25,6 @@ from typing import Any
 
 import gymnasium as gym
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -49,6 +48,7 @@ from spear_gym import load_workload
 from spear_gym.agents import SearchResult, make_agent, run_search
 from spear_gym.env import SpearPruneEnv
 from spear_gym.evaluation import Counts, PlanEvaluator
+from spear_gym.processes import prepare_process
 from spear_gym.simulation.simulate import SCORINGS
 from spear_gym.tasks import run_tasks
 from spear_gym.workload import Workload
@@ -289,7 +289,7 @@ def memory_row(name: str, plans: int) -> Row:
 
 def memory_of(name: str, plans: int) -> Row:
     """Memory of this process before, and at most while, it scores fresh plans."""
-    torch.set_num_threads(1)
+    prepare_process(1)
     imported = resident_bytes()
     evaluator = PlanEvaluator(load_workload(name))
     loaded = resident_bytes()
@@ -340,7 +340,7 @@ def main() -> None:
     parser.add_argument("--budget", type=int, default=200, help="of the search; 0: no search")
     parser.add_argument("--json", type=Path, help="file to write the rows to")
     options = parser.parse_args()
-    torch.set_num_threads(1)
+    prepare_process(1)
     names, budget = (NAMES[:1], 0) if options.short else (NAMES, options.budget)
     made = tables(names, plans=options.plans, repeats=options.repeats, budget=budget)
     for title, rows in made.items():

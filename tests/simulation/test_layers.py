@@ -35,6 +35,8 @@ def test_max_pooling(
     )
     value = torch.randn(3, 2, *size)
     assert torch.equal(pool(function, value), function(value))
+    spikes = (value > 0).to(torch.uint8)
+    assert torch.equal(pool(function, spikes), function(spikes.float()).to(torch.uint8))
 
 
 def test_max_pooling_without_options_and_average_pooling() -> None:

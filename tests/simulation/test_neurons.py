@@ -15,7 +15,7 @@ from networks import OptionNet, ResidualNet, enlivened
 from reference import SpikeRecorder, random_plan
 from torch import Tensor
 
-from spear_gym.simulation import compiled, neurons, simulate, synops
+from spear_gym.simulation import compiled, layers, neurons, simulate, synops
 from spear_gym.simulation.layers import apply_affine, fire
 from spear_gym.simulation.neurons import KERNEL, LeakyLayer
 from spear_gym.simulation.simulate import Simulator
@@ -151,7 +151,7 @@ def test_without_numba_the_numbers_are_the_same_and_it_is_said(
         return recorder, recorder.run(plan)
 
     fast, fast_walk = run()
-    for module in (compiled, neurons, synops):
+    for module in (compiled, layers, neurons, synops):
         monkeypatch.setattr(module, "kernels", lambda: None)
     slow, slow_walk = run()
     assert set(fast.statistics) == {KERNEL}
