@@ -58,6 +58,7 @@ class SearchSettings:
         reward: reward name.
         reward_settings: its settings.
         scoring: way of scoring, the workload's default when ``None``.
+        precision: of the products in scoring.
         criterion: channel criterion.
         lre: ``"auto"``, ``"none"`` or a path.
         channel_multiple: kept channels are multiples of this.
@@ -76,6 +77,7 @@ class SearchSettings:
     reward: str = "tar"
     reward_settings: dict[str, float] = field(default_factory=dict)
     scoring: str | None = None
+    precision: str = "float32"
     criterion: str = "l1"
     lre: str = "auto"
     channel_multiple: int = 1

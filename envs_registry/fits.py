@@ -20,8 +20,11 @@ def user_folder() -> Path:
 
 
 def shipped_path(evaluator: PlanEvaluator) -> Path:
-    """Where the shipped fit for an evaluator's workload, scoring and criterion lies."""
-    return SHIPPED / f"{evaluator.workload.name}.{evaluator.scoring}.{evaluator.criterion}.json"
+    """Where the shipped fit for an evaluator's workload, scoring and criterion lies, if any."""
+    parts = [evaluator.workload.name, evaluator.scoring, evaluator.criterion]
+    if evaluator.precision != "float32":
+        parts.append(evaluator.precision)
+    return SHIPPED / f"{'.'.join(parts)}.json"
 
 
 def user_path(evaluator: PlanEvaluator) -> Path:

@@ -16,7 +16,7 @@ from spear_gym.lre import SynopsEstimator
 from spear_gym.observation import HIGH, NAMES, Observer
 from spear_gym.report.plan_view import LayerView, PlanView, draw_plan, print_plan
 from spear_gym.reward import RewardShape, make_reward
-from spear_gym.simulation.simulate import Scoring
+from spear_gym.simulation.simulate import Precision, Scoring
 from spear_gym.snn.trace import register_neurons
 from spear_gym.target import Candidate, Judge, best_of, make_estimator, make_judge
 from spear_gym.training import Recipe
@@ -110,6 +110,7 @@ class SpearPruneEnv(gym.Env[Observation, Action], EzPickle):
         reward: a name (``"tar"``) or a reward shape.
         reward_settings: keyword arguments of a named reward, for example ``{"lam": 10}``.
         scoring: ``"plain"``, ``"recalibrated"`` or ``"refit"``; the workload's default if None.
+        precision: ``"bfloat16"`` scores faster where the processor has it, and flips a few spikes.
         criterion: ``"l1"``, ``"bn_scale"``, ``"taylor"`` or ``"random"``.
         lre: ``"auto"`` (your own fit if `spear lre` made one, else the shipped one), ``"none"``, a
             path, or an estimator.
@@ -142,6 +143,7 @@ class SpearPruneEnv(gym.Env[Observation, Action], EzPickle):
         reward: str | RewardShape = "tar",
         reward_settings: Mapping[str, Any] | None = None,
         scoring: Scoring | None = None,
+        precision: Precision = "float32",
         criterion: str = "l1",
         lre: str | SynopsEstimator = "auto",
         channel_multiple: int = 1,
@@ -156,6 +158,7 @@ class SpearPruneEnv(gym.Env[Observation, Action], EzPickle):
             evaluator = PlanEvaluator(
                 loaded,
                 scoring=scoring,
+                precision=precision,
                 criterion=criterion,
                 channel_multiple=channel_multiple,
                 min_channels=min_channels,
@@ -171,6 +174,7 @@ class SpearPruneEnv(gym.Env[Observation, Action], EzPickle):
             reward,
             reward_settings,
             evaluator.scoring,
+            evaluator.precision,
             evaluator.criterion,
             lre,
             space.channel_multiple,

@@ -13,14 +13,12 @@ from torch import Tensor
 
 from spear_gym.data.splits import Split
 from spear_gym.simulation.differentiable import BnTime, forward
+from spear_gym.simulation.simulate import PRECISIONS, Precision
 from spear_gym.snn.graph import SpikingGraph
 from spear_gym.snn.trace import reset_neurons
 
 OnBatch = Callable[[int, int, float], None]
 """Called after every batch with (batches done, batches in all, loss)."""
-
-
-Precision = Literal["float32", "bfloat16"]
 
 
 class TrainingDiverged(RuntimeError):  # noqa: N818 - the name says what happened
@@ -66,7 +64,7 @@ class Recipe:
             raise ValueError(f"optimizer is '{self.optimizer}'; choose 'adam' or 'sgd'")
         if self.bn_time not in ("step", "pooled"):
             raise ValueError(f"bn_time is '{self.bn_time}'; choose 'step' or 'pooled'")
-        if self.precision not in ("float32", "bfloat16"):
+        if self.precision not in PRECISIONS:
             raise ValueError(f"precision is '{self.precision}'; choose 'float32' or 'bfloat16'")
 
     def to_json(self) -> dict[str, Any]:

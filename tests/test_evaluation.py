@@ -305,3 +305,26 @@ def test_statistics_count_what_memory_answered(tiny: Workload) -> None:
     assert statistics["decisions in them"] == 2 * groups
     assert statistics["decisions simulated"] == groups + 1
     assert statistics[KERNEL] > 0
+
+
+@pytest.mark.parametrize("scoring", ["plain", "recalibrated", "refit"])
+def test_bfloat16_scoring_is_close_and_never_mistaken_for_the_other(
+    tiny: Workload, scoring: Scoring
+) -> None:
+    usual = PlanEvaluator(tiny, scoring=scoring)
+    half = PlanEvaluator(tiny, scoring=scoring, precision="bfloat16")
+    assert usual.fingerprint() != half.fingerprint()
+    assert "precision" not in usual.fingerprint(), "older fits stay valid"
+    differing = 0
+    for counts in itertools.product((3, 5), (4, 8), (2, 7)):
+        one, other = usual.evaluate(counts), half.evaluate(counts)
+        assert other.synops == pytest.approx(one.synops, rel=0.02)
+        assert other.accuracy == pytest.approx(one.accuracy, abs=0.1)
+        differing += one.synops != other.synops
+    assert differing > 0, "products really are computed in bfloat16"
+    assert usual.reference.synops == half.reference.synops
+
+
+def test_unknown_precision(tiny: Workload) -> None:
+    with pytest.raises(WorkloadError, match=r"unknown precision 'float16'; did you mean 'bfloat16'"):
+        PlanEvaluator(tiny, precision="float16")  # type: ignore[arg-type]

@@ -34,6 +34,7 @@ ThreadsOption = Annotated[int, typer.Option(help="Torch threads of this process.
 ScoringOption = Annotated[
     str | None, typer.Option(help="plain, recalibrated or refit; the workload's default if unset.")
 ]
+PrecisionOption = Annotated[str, typer.Option(help="Of scoring: float32 or bfloat16.")]
 CriterionOption = Annotated[str, typer.Option(help="l1, bn_scale, taylor or random.")]
 
 

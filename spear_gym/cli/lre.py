@@ -11,6 +11,7 @@ from spear_gym.cli.common import (
     LRE_SAMPLES,
     CriterionOption,
     NameArgument,
+    PrecisionOption,
     ScoringOption,
     WorkersOption,
     app,
@@ -36,6 +37,7 @@ def lre(
     ] = LRE_SAMPLES,
     held_out: Annotated[int, typer.Option(help="Further plans to judge the fit on.")] = 12,
     scoring: ScoringOption = None,
+    precision: PrecisionOption = "float32",
     criterion: CriterionOption = "l1",
     seed: Annotated[int, typer.Option(help="Of the plans and fine-tunes.")] = 0,
     workers: WorkersOption = None,
@@ -51,6 +53,7 @@ def lre(
     evaluator = PlanEvaluator(
         resolve_workload(name),
         scoring=scoring,  # type: ignore[arg-type]
+        precision=precision,  # type: ignore[arg-type]
         criterion=criterion,
     )
     check_seed(seed)

@@ -13,6 +13,7 @@ from rich.table import Table
 from spear_gym.cli.common import (
     INTERRUPTED,
     CriterionOption,
+    PrecisionOption,
     ScoringOption,
     ThreadsOption,
     WorkersOption,
@@ -56,6 +57,7 @@ def search(
         list[str] | None, typer.Option(help="Setting of the reward, e.g. lam=10; repeatable.")
     ] = None,
     scoring: ScoringOption = None,
+    precision: PrecisionOption = "float32",
     criterion: CriterionOption = "l1",
     lre: Annotated[str, typer.Option(help="auto, none, or the path of a fit.")] = "auto",
     channel_multiple: Annotated[int, typer.Option(help="Kept channels are multiples of it.")] = 1,
@@ -86,6 +88,7 @@ def search(
         reward=reward,
         reward_settings=_reward_settings(reward_setting or []),
         scoring=scoring,
+        precision=precision,
         criterion=criterion,
         lre=lre,
         channel_multiple=channel_multiple,
@@ -119,6 +122,7 @@ def _search(
     evaluator = PlanEvaluator(
         resolve_workload(settings.workload),
         scoring=settings.scoring,  # type: ignore[arg-type]
+        precision=settings.precision,  # type: ignore[arg-type]
         criterion=settings.criterion,
         channel_multiple=settings.channel_multiple,
         min_channels=settings.min_channels,

@@ -51,6 +51,8 @@ from spear_gym.snn.graph import CONNECTIONS, Kind, Node, SpikingGraph
 
 Scoring = Literal["plain", "recalibrated", "refit"]
 SCORINGS: tuple[Scoring, ...] = ("plain", "recalibrated", "refit")
+Precision = Literal["float32", "bfloat16"]
+PRECISIONS: tuple[Precision, ...] = ("float32", "bfloat16")
 
 PIECE_BYTES = 2 * 2**20
 """Inputs or currents of a block that are computed at a time; they should stay in the cache."""
@@ -67,6 +69,8 @@ class Simulator:
         scoring: how BatchNorm and classifier are treated (DESIGN section 3, "Scoring").
         calibration: calibration samples, needed unless ``scoring`` is ``"plain"``.
         targets: the refit's regression targets, needed by ``"refit"``.
+        precision: ``"bfloat16"`` computes convolutions and matrix products in bfloat16, in which
+            spikes are exact and weights are not; all else stays as it is.
 
     Attributes:
         statistics: how often a layer was computed in which way; names every fallback.
@@ -83,6 +87,7 @@ class Simulator:
         scoring: Scoring = "plain",
         calibration: Tensor | None = None,
         targets: RefitTargets | None = None,
+        precision: Precision = "float32",
     ) -> None:
         if scoring != "plain" and (calibration is None or len(calibration) == 0):
             raise ValueError(f"scoring '{scoring}' needs a calibration set")
@@ -96,6 +101,7 @@ class Simulator:
                 )
         self.graph = graph
         self.num_steps = num_steps
+        self.precision: Precision = precision
         self.scoring: Scoring = scoring
         self.targets = targets
         self.samples = len(inputs)
@@ -287,7 +293,11 @@ class _Run:
         return tensors
 
     def _connect(self, node: Node, tensors: Tensors, source: Tensor) -> Tensor:
-        return connect(node, self.graph.module(node), tensors, self._floats(source))
+        module = self.graph.module(node)
+        if self.simulator.precision == "float32":
+            return connect(node, module, tensors, self._floats(source))
+        halves = {name: tensor.bfloat16() for name, tensor in tensors.items()}
+        return connect(node, module, halves, source.bfloat16()).to(self.simulator._input.dtype)
 
     def _norm(self, node: Node, current: Tensor | None) -> Tensors:
         """A BatchNorm's tensors, recalibrated on currents of all calibration samples and steps.
