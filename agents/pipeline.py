@@ -358,7 +358,7 @@ def result_json(
         "paid": search.paid,
         "episodes": search.episodes,
         "simulator_runs": search.runs,
-        "statistics": evaluator.statistics,
+        "statistics": evaluator.statistics | dict(report.tuned.ways),
         "updated": search.updated,
         "interrupted": search.interrupted,
         "tuned_plans": report.tuned_plans,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any
@@ -15,6 +15,7 @@ from torch import nn
 from spear_gym.pruning.criteria import CRITERIA, CriterionError, rank_channels
 from spear_gym.pruning.plan import Plan, PlanSpace
 from spear_gym.pruning.surgery import prune_network
+from spear_gym.simulation.differentiable import training_ways
 from spear_gym.simulation.refit import RIDGE, RefitTargets
 from spear_gym.simulation.simulate import PRECISIONS, SCORINGS, Precision, Scoring, Simulator
 from spear_gym.simulation.walk import Walk
@@ -111,12 +112,14 @@ class Finetuned:
         model: the smaller snnTorch module.
         search: its figures on the search split.
         seconds: time of the fine-tune.
+        ways: how its neuron layers were trained; see ``differentiable.training_ways``.
     """
 
     plan: Plan
     model: nn.Module
     search: Measurement
     seconds: float
+    ways: Mapping[str, int]
 
 
 class PlanEvaluator:
@@ -377,7 +380,8 @@ class PlanEvaluator:
         )
         seconds = time.perf_counter() - start
         figures = measure(workload, model, "search")
-        return Finetuned(self.space.plan(tuple(counts)), model, figures, seconds)
+        ways = dict(training_ways(graph, workload.splits.train.inputs))
+        return Finetuned(self.space.plan(tuple(counts)), model, figures, seconds, ways)
 
 
 def _rankings(workload: Workload, criterion: str) -> tuple[tuple[int, ...], ...]:

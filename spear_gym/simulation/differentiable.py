@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Literal
 
 import snntorch as snn
@@ -9,7 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from spear_gym.simulation.gradients import LeakyScan, StepNorm
+from spear_gym.simulation.compiled import obstacle
+from spear_gym.simulation.gradients import LeakyScan, StepNorm, arctan_sharpness
 from spear_gym.simulation.layers import combine, connect, fold, normalise, unfold
 from spear_gym.snn.graph import CONNECTIONS, Kind, Node, SpikingGraph
 
@@ -76,7 +78,7 @@ def fire(neuron: snn.Leaky, current: Tensor, num_steps: int, *, membrane: bool =
     Returns:
         ``(num_steps, batch, ...)``.
     """
-    if not membrane and _scannable(neuron):
+    if not membrane and _scan_obstacle(neuron) is None:
         beta = neuron.beta.detach().clamp(0, 1)
         return LeakyScan.apply(  # type: ignore[no-any-return, no-untyped-call]
             current,
@@ -89,17 +91,53 @@ def fire(neuron: snn.Leaky, current: Tensor, num_steps: int, *, membrane: bool =
     return _fire_step_by_step(neuron, current, num_steps, membrane=membrane)
 
 
-def _scannable(neuron: snn.Leaky) -> bool:
-    """Whether nothing of the neuron is learned and it resets one step after it fires.
+def training_ways(graph: SpikingGraph, inputs: Tensor) -> Counter[str]:
+    """How the neuron layers of a network are trained; names every fallback.
 
-    A negative threshold is left to the general case: it resets a membrane at rest.
+    Args:
+        graph: the network.
+        inputs: a tensor like those that it is trained on.
+    """
+    ways: Counter[str] = Counter()
+    for node in graph.neurons:
+        neuron = graph.module(node)
+        assert isinstance(neuron, snn.Leaky)
+        membrane = node.index == graph.output and graph.readout == "membrane"
+        ways[_way(neuron, inputs, membrane)] += 1
+    return ways
+
+
+COMPILED = "training of neurons: compiled by Numba"
+"""How the statistics name the fast way; every other entry is a fallback."""
+
+
+def _way(neuron: snn.Leaky, inputs: Tensor, membrane: bool) -> str:
+    reason = "its membrane is read out" if membrane else _scan_obstacle(neuron)
+    if reason is not None:
+        return f"training of neurons: step by step, because {reason}"
+    reason = obstacle(inputs)
+    if reason is not None:
+        return f"training of neurons: PyTorch, because {reason}"
+    if arctan_sharpness(neuron.spike_grad) is None:
+        return "training of neurons: PyTorch on the way back, because the surrogate is not atan"
+    return COMPILED
+
+
+def _scan_obstacle(neuron: snn.Leaky) -> str | None:
+    """Why a neuron is left to autograd step by step, ``None`` if it is not.
+
+    A negative threshold resets a membrane at rest.
     """
     parameters = (neuron.beta, neuron.threshold, neuron.graded_spikes_factor)
-    learned = any(isinstance(p, nn.Parameter) and p.requires_grad for p in parameters)
-    plain = bool((neuron.graded_spikes_factor == 1).all())
-    delayed = neuron.reset_delay or neuron.reset_mechanism == "none"
-    positive = bool((neuron.threshold >= 0).all())
-    return plain and delayed and positive and not learned
+    if any(isinstance(p, nn.Parameter) and p.requires_grad for p in parameters):
+        return "beta, threshold or grade is learned"
+    if not bool((neuron.graded_spikes_factor == 1).all()):
+        return "its spikes are graded"
+    if not neuron.reset_delay and neuron.reset_mechanism != "none":
+        return "reset_delay=False"
+    if not bool((neuron.threshold >= 0).all()):
+        return "a threshold is negative"
+    return None
 
 
 def _fire_step_by_step(

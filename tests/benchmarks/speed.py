@@ -126,15 +126,18 @@ def compared(simulator: Simulator, plan: Plan, inputs: Tensor, repeats: int) -> 
     """A plan on inputs: our time, and the ratios of the others to it.
 
     Args:
-        simulator: made of the same inputs, T steps, scoring "plain".
+        simulator: made of the same inputs, T steps, scoring "plain"; once more with its products in
+            bfloat16.
         plan: which channels are kept.
         inputs: static samples.
         repeats: timed rounds.
     """
     graph = simulator.graph
+    halves = Simulator(graph, inputs, T, precision="bfloat16")
     times = in_turn(
         {
             "ours": partial(simulator.run, plan),
+            "bfloat16": partial(halves.run, plan),
             "masked": plain_loop(masked(graph, plan), inputs),
             "pruned": plain_loop(prune_network(graph, plan), inputs),
             "products": products_alone(graph, plan, len(inputs)),
@@ -147,6 +150,7 @@ def compared(simulator: Simulator, plan: Plan, inputs: Tensor, repeats: int) -> 
         "masked / ours": times["masked"] / ours,
         "pruned loop / ours": times["pruned"] / ours,
         "ours / products": ours / times["products"],
+        "masked / ours in bfloat16": times["masked"] / times["bfloat16"],
     }
 
 
@@ -177,11 +181,13 @@ def training_steps(case: Case, batch: int = TRAINING_BATCH) -> dict[str, Callabl
         reset_neurons(plain)
         F.cross_entropy(torch.stack([plain(inputs) for _ in range(T)]).mean(0), labels).backward()
 
-    def ours() -> None:
+    def ours(mixed: bool = False) -> None:
         graph.model.zero_grad()
-        F.cross_entropy(forward(graph, inputs, T, training=True), labels).backward()
+        with torch.autocast("cpu", torch.bfloat16, enabled=mixed):
+            readout = forward(graph, inputs, T, training=True)
+        F.cross_entropy(readout, labels).backward()
 
-    return {"ours": ours, "theirs": theirs}
+    return {"ours": ours, "bfloat16": partial(ours, mixed=True), "theirs": theirs}
 
 
 def training_row(case: Case) -> Row:
@@ -191,6 +197,7 @@ def training_row(case: Case) -> Row:
         "network": case.name,
         "ours, ms": 1000 * times["ours"],
         "snnTorch / ours": times["theirs"] / times["ours"],
+        "snnTorch / ours in bfloat16": times["theirs"] / times["bfloat16"],
     }
 
 

@@ -68,6 +68,7 @@ def test_plans(tiny: Workload) -> None:
 
 
 def test_episodes(tiny: Workload) -> None:
+    check(workload_speed.bfloat16_row(tiny, plans=3), "workload")
     check(workload_speed.overhead_row(tiny, workload_speed.ENVS, repeats=1), "workload")
     check(workload_speed.vector_row(tiny, workload_speed.ENVS, repeats=1), "workload")
 

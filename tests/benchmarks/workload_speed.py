@@ -26,6 +26,8 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
+from scipy.stats import spearmanr
+from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -49,7 +51,8 @@ from spear_gym.agents import SearchResult, make_agent, run_search
 from spear_gym.env import SpearPruneEnv
 from spear_gym.evaluation import Counts, PlanEvaluator
 from spear_gym.processes import prepare_process
-from spear_gym.simulation.simulate import SCORINGS
+from spear_gym.simulation.simulate import SCORINGS, Simulator
+from spear_gym.snn.graph import Kind, Node
 from spear_gym.tasks import run_tasks
 from spear_gym.workload import Workload
 
@@ -304,6 +307,51 @@ def memory_of(name: str, plans: int) -> Row:
     }
 
 
+# -------------------------------------------------------------------- bfloat16
+
+
+def bfloat16_row(workload: Workload, plans: int) -> Row:
+    """What products in bfloat16 change: spikes, SynOps, and the order of the scores."""
+    usual = PlanEvaluator(workload)
+    half = PlanEvaluator(workload, precision="bfloat16")
+    chosen = list(islice(fresh_plans(usual.space), plans))
+    pairs = [(usual.evaluate(counts), half.evaluate(counts)) for counts in chosen]
+    scores = [[e.accuracy for e in side] for side in zip(*pairs, strict=True)]
+    shifts = [abs(other.synops / one.synops - 1) for one, other in pairs]
+    flips = [flipped(usual, half, counts) for counts in chosen[:10]]
+    return {
+        "workload": workload.name,
+        "plans": plans,
+        "flipped spikes, % of updates": 100 * sum(flips) / len(flips),
+        "change of SynOps, %, mean": 100 * sum(shifts) / len(shifts),
+        "at most": 100 * max(shifts),
+        "Spearman of scores": float(spearmanr(*scores).statistic),
+    }
+
+
+def flipped(usual: PlanEvaluator, half: PlanEvaluator, counts: Counts) -> float:
+    """Share of a plan's neuron updates that end otherwise."""
+    plan = usual.space.plan(counts)
+    recorders = [_Recorder(evaluator) for evaluator in (usual, half)]
+    for recorder in recorders:
+        recorder.run(plan)
+    one, other = (recorder.spikes for recorder in recorders)
+    differing = sum(int((one[name] != other[name]).sum()) for name in one)
+    return differing / sum(spikes.numel() for spikes in one.values())
+
+
+class _Recorder(Simulator):
+    """An evaluator's simulator that keeps all spikes."""
+
+    def __init__(self, evaluator: PlanEvaluator) -> None:
+        self.__dict__.update(evaluator.simulator.__dict__)
+        self.spikes: dict[str, Tensor] = {}
+
+    def _seen(self, node: Node, value: Tensor) -> None:
+        if node.kind is Kind.NEURON:
+            self.spikes[node.name] = self.scored(value)
+
+
 # -------------------------------------------------------------------- all of it
 
 
@@ -323,6 +371,7 @@ def tables(names: Sequence[str], *, plans: int, repeats: int, budget: int) -> Ta
         "environment alone, plans remembered": rows(lambda w: overhead_row(w, 40, 5 * repeats)),
         "episodes of new plans, default scoring": rows(lambda w: vector_row(w, 2 * ENVS, repeats)),
     }
+    made["products in bfloat16, default scoring"] = rows(lambda w: bfloat16_row(w, 2 * plans))
     if budget:
         made["spear-ddpg, default scoring"] = [search_row(workloads[-1], budget)]
     made["memory of a process of its own"] = [memory_row(name, 2 * plans) for name in names]

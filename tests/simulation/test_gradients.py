@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -16,8 +17,8 @@ from networks import OptionNet, ResidualNet, enlivened
 from snntorch import surrogate
 from torch import Tensor, nn
 
-from spear_gym.simulation import compiled, gradients, layers
-from spear_gym.simulation.differentiable import forward
+from spear_gym.simulation import compiled, differentiable, gradients, layers
+from spear_gym.simulation.differentiable import COMPILED, forward
 from spear_gym.simulation.gradients import LeakyScan, StepNorm, arctan_sharpness
 from spear_gym.simulation.layers import pool
 from spear_gym.snn.trace import trace
@@ -165,3 +166,67 @@ def test_max_pooling_hands_the_gradient_to_the_first_maximum(kind: str) -> None:
     expected.backward(above)
     assert ours.grad is not None
     assert torch.equal(ours.grad, theirs.grad)
+
+
+# ------------------------------------------------------------------ fallbacks are named
+
+
+def neurons(**options: Any) -> Callable[[int, int], snn.Leaky]:
+    def make(channels: int, dims: int) -> snn.Leaky:
+        return snn.Leaky(0.8, **{"threshold": 0.3, "init_hidden": True, **options})
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ({}, None),
+        ({"reset_mechanism": "zero"}, None),
+        ({"learn_beta": True}, "step by step, because beta, threshold or grade is learned"),
+        ({"graded_spikes_factor": 0.5}, "step by step, because its spikes are graded"),
+        ({"reset_delay": False}, "step by step, because reset_delay=False"),
+        ({"threshold": -0.3}, "step by step, because a threshold is negative"),
+        (
+            {"spike_grad": surrogate.fast_sigmoid()},
+            "PyTorch on the way back, because the surrogate is not atan",
+        ),
+    ],
+)
+def test_ways_of_training_are_those_really_taken(
+    options: dict[str, Any], reason: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken: Counter[str] = Counter()
+
+    def watch(module: Any, name: str) -> None:
+        real = getattr(module, name)
+
+        def counted(*args: Any, **settings: Any) -> Any:
+            taken[name] += 1
+            return real(*args, **settings)
+
+        monkeypatch.setattr(module, name, counted)
+
+    graph = trace(enlivened(OptionNet(neurons(**options))), torch.rand(4, 1, 8, 8))
+    inputs = torch.rand(6, 1, 8, 8)
+    watch(gradients, "_leaky_forward")
+    watch(gradients, "_leaky_backward")
+    watch(differentiable, "_fire_step_by_step")
+    forward(graph, inputs, STEPS, training=True).sum().backward()
+    layers_ = len(graph.neurons)
+    ways = differentiable.training_ways(graph, inputs)
+    assert ways == {COMPILED if reason is None else f"training of neurons: {reason}": layers_}
+    stepwise = reason is not None and reason.startswith("step by step")
+    assert taken["_fire_step_by_step"] == (layers_ if stepwise else 0)
+    assert taken["_leaky_forward"] == (0 if stepwise else layers_)
+    assert taken["_leaky_backward"] == (layers_ if reason is None else 0)
+
+
+def test_fallback_to_pytorch_is_named(
+    in_pytorch: Callable[[Callable[[], Any]], Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    graph = trace(enlivened(OptionNet(neurons())), torch.rand(4, 1, 8, 8))
+    monkeypatch.setattr(differentiable, "obstacle", lambda _: "a test says so")
+    ways = in_pytorch(lambda: differentiable.training_ways(graph, torch.rand(2, 1, 8, 8)))
+    expected = "training of neurons: PyTorch, because a test says so"
+    assert ways == {expected: len(graph.neurons)}
