@@ -31,7 +31,7 @@ from spear_gym.cli.lre import estimator_for
 
 if TYPE_CHECKING:
     from spear_gym.agents.base import SearchResult, SearchSession
-    from spear_gym.agents.pipeline import SearchReport, SearchSettings
+    from spear_gym.agents.run_folder import SearchReport, SearchSettings
     from spear_gym.evaluation import PlanEvaluator
     from spear_gym.target import Candidate
     from spear_gym.workload import Measurement
@@ -73,7 +73,7 @@ def search(
 ) -> None:
     """Search a plan under a SynOps target, fine-tune it, and show that the target is kept."""
     set_threads(threads)
-    from spear_gym.agents.pipeline import SearchSettings
+    from spear_gym.agents.run_folder import SearchSettings
     from spear_gym.env import DEFAULT_TARGET
 
     if target is None and target_synops is None:
@@ -106,7 +106,8 @@ def _search(
     settings: SearchSettings, folder: Path, *, resume: bool, overwrite: bool, workers: int | None
 ) -> None:
     from spear_gym.agents import AgentError, make_agent
-    from spear_gym.agents.pipeline import check_folder, finish, prepare_folder, search_in_folder
+    from spear_gym.agents.pipeline import finish, search_in_folder
+    from spear_gym.agents.run_folder import check_folder, prepare_folder
     from spear_gym.evaluation import PlanEvaluator
     from spear_gym.reward import make_reward
     from spear_gym.target import make_judge, target_fraction
@@ -238,7 +239,7 @@ def evaluate(
     run: Annotated[Path, typer.Argument(help="A finished run folder.")],
 ) -> None:
     """Load a run's pruned network again and reproduce the measured row of its table."""
-    from spear_gym.agents.pipeline import RunError, load_network, read_result, read_settings
+    from spear_gym.agents.run_folder import RunError, load_network, read_result, read_settings
     from spear_gym.workload import measure
 
     settings = read_settings(run)

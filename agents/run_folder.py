@@ -1,0 +1,316 @@
+"""A run folder: settings and outcome of a search, written and read; nothing is unpickled."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import nn
+
+from spear_gym.env import DEFAULT_TARGET
+from spear_gym.evaluation import Finetuned, PlanEvaluator
+from spear_gym.files import (
+    check_writable,
+    write_bytes,
+    write_json,
+    write_tensors,
+)
+from spear_gym.lre import LinearEstimator, SynopsEstimator
+from spear_gym.pruning.plan import Plan
+from spear_gym.pruning.surgery import prune_network
+from spear_gym.report.plan_view import LayerView, PlanView
+from spear_gym.report.search_pictures import curve_png, plan_png
+from spear_gym.target import Candidate, Judge
+from spear_gym.workload import Measurement, Workload
+
+from .base import SearchResult
+
+RESULT_FORMAT = "spear-gym result 1"
+
+
+class RunError(ValueError):
+    """A run folder cannot be used."""
+
+
+@dataclass(frozen=True, slots=True)
+class SearchSettings:
+    """What a search was asked for; written to ``settings.json``.
+
+    Attributes:
+        workload: name in the catalogue or ``module:function``.
+        agent: agent name.
+        target: SynOps fraction, or ``None`` when ``target_synops`` is given.
+        target_synops: SynOps per sample.
+        budget: paid evaluations.
+        seed: of the agent and of fine-tuning.
+        reward: reward name.
+        reward_settings: its settings.
+        scoring: way of scoring, the workload's default when ``None``.
+        precision: of the products in scoring.
+        criterion: channel criterion.
+        lre: ``"auto"``, ``"none"`` or a path.
+        channel_multiple: kept channels are multiples of this.
+        min_channels: fewest channels a group keeps.
+        max_ratio: largest prune ratio.
+        top: plans that are fine-tuned; the best on search is chosen.
+        threads: torch threads.
+    """
+
+    workload: str = "digits"
+    agent: str = "spear-ddpg"
+    target: float | None = DEFAULT_TARGET
+    target_synops: float | None = None
+    budget: int = 200
+    seed: int = 0
+    reward: str = "tar"
+    reward_settings: dict[str, float] = field(default_factory=dict)
+    scoring: str | None = None
+    precision: str = "float32"
+    criterion: str = "l1"
+    lre: str = "auto"
+    channel_multiple: int = 1
+    min_channels: int = 1
+    max_ratio: float = 0.9
+    top: int = 1
+    threads: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Phases:
+    """Wall time of the phases, seconds."""
+
+    search: float
+    finetune: float
+    test: float
+
+
+@dataclass(frozen=True)
+class SearchReport:
+    """The outcome of a search.
+
+    Attributes:
+        search: what the agent found.
+        candidate: the plan that was chosen after fine-tuning.
+        tuned: its network, fine-tuned.
+        unpruned: the unpruned network on test.
+        measured: the fine-tuned network on test.
+        tuned_plans: how many plans were fine-tuned.
+        phases: wall time.
+    """
+
+    search: SearchResult
+    candidate: Candidate
+    tuned: Finetuned
+    unpruned: Measurement
+    measured: Measurement
+    tuned_plans: int
+    phases: Phases
+
+    @property
+    def fraction(self) -> float:
+        """Measured SynOps on test over those of the unpruned network on test."""
+        return self.measured.synops / self.unpruned.synops
+
+    def kept(self, target: float, target_synops: float | None) -> bool:
+        """Whether the target is kept on test: the absolute one when it was given so."""
+        if target_synops is not None:
+            return self.measured.synops <= target_synops
+        return self.fraction <= target
+
+
+def check_folder(folder: Path, *, overwrite: bool, resume: bool) -> None:
+    """Checks that a folder can become, or is, a run folder; changes nothing.
+
+    Raises:
+        RunError: when it exists (unless told what to do), is no run folder, or cannot be written.
+    """
+    if overwrite and resume:
+        raise RunError("choose one of --overwrite and --resume")
+    try:
+        check_writable(folder / "settings.json")
+        if folder.is_dir() and any(folder.iterdir()):
+            if not (overwrite or resume):
+                raise RunError(
+                    f"the output folder '{folder}' exists; choose another with --out, continue it "
+                    "with --resume, or replace it with --overwrite"
+                )
+            if not (folder / "settings.json").is_file():
+                raise RunError(
+                    f"'{folder}' exists and is no run folder (it has no settings.json), so it is "
+                    "left alone; choose another folder with --out"
+                )
+    except OSError as error:
+        raise RunError(f"cannot write to the output folder '{folder}': {error}") from error
+
+
+def prepare_folder(folder: Path, *, overwrite: bool, resume: bool) -> None:
+    """Makes a run folder, empty unless it is resumed.
+
+    Raises:
+        RunError: see :func:`check_folder`.
+    """
+    check_folder(folder, overwrite=overwrite, resume=resume)
+    try:
+        if overwrite and folder.is_dir():
+            shutil.rmtree(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunError(f"cannot write to the output folder '{folder}': {error}") from error
+
+
+def write_run(
+    report: SearchReport,
+    evaluator: PlanEvaluator,
+    judge: Judge,
+    settings: SearchSettings,
+    folder: Path,
+) -> None:
+    """Writes the outcome of a search: plan, network, figures and pictures."""
+    plan = report.tuned.plan
+    write_json(folder / "plan.json", plan.to_json())
+    write_tensors(folder / "network.safetensors", dict(report.tuned.model.state_dict()))
+    write_json(folder / "result.json", result_json(report, evaluator, judge, settings))
+    candidates = report.search.candidates
+    title = (
+        f"{report.search.agent} on {evaluator.workload.name}, target {judge.target:g}: "
+        f"{report.search.paid} evaluations"
+    )
+    accuracies = [candidate.accuracy for candidate in candidates]
+    ratios = [candidate.ratio for candidate in candidates]
+    write_bytes(folder / "curve.png", curve_png(accuracies, ratios, title, judge.target))
+    write_bytes(folder / "plan.png", plan_png(_plan_view(report, evaluator, judge)))
+
+
+def estimator_json(estimator: SynopsEstimator) -> dict[str, float] | str:
+    """Which prediction was used: W and b, or its class's name."""
+    if isinstance(estimator, LinearEstimator):
+        return {"weight": estimator.weight, "intercept": estimator.intercept}
+    return type(estimator).__name__
+
+
+def result_json(
+    report: SearchReport, evaluator: PlanEvaluator, judge: Judge, settings: SearchSettings
+) -> dict[str, Any]:
+    """The result as plain JSON values at full precision."""
+    candidate, search = report.candidate, report.search
+    return {
+        "format": RESULT_FORMAT,
+        "target": judge.target,
+        "agent": search.agent,
+        "paid": search.paid,
+        "episodes": search.episodes,
+        "simulator_runs": search.runs,
+        "statistics": evaluator.statistics | dict(report.tuned.ways),
+        "updated": search.updated,
+        "interrupted": search.interrupted,
+        "tuned_plans": report.tuned_plans,
+        "seconds": asdict(report.phases),
+        "plan": list(candidate.evaluation.counts),
+        "scored": {
+            "accuracy": candidate.accuracy,
+            "synops_fraction": candidate.evaluation.synops_fraction,
+            "predicted_synops_fraction": candidate.predicted_fraction,
+            "params_fraction": candidate.evaluation.params_fraction,
+            "feasible": candidate.feasible,
+        },
+        "search_after_finetuning": asdict(report.tuned.search),
+        "search_unpruned": asdict(evaluator.reference),
+        "test": asdict(report.measured),
+        "test_unpruned": asdict(report.unpruned),
+        "test_synops_fraction": report.fraction,
+        "target_synops": settings.target_synops,
+        "lre": estimator_json(judge.estimator),
+        "kept": report.kept(judge.target, settings.target_synops),
+    }
+
+
+def _plan_view(report: SearchReport, evaluator: PlanEvaluator, judge: Judge) -> PlanView:
+    evaluation = report.candidate.evaluation
+    layers = tuple(
+        LayerView(group.name, group.channels, kept, measured.input_rate)
+        for group, kept, measured in zip(
+            evaluator.space.groups, evaluation.counts, evaluation.prefixes[:-1], strict=True
+        )
+    )
+    return PlanView(
+        workload=evaluator.workload.name,
+        layers=layers,
+        committed=evaluation.synops_fraction,
+        still_open=0.0,
+        target=judge.target,
+        predicted=report.candidate.predicted_fraction,
+        accuracy=report.candidate.accuracy,
+        reward=report.candidate.reward,
+    )
+
+
+def read_settings(folder: Path) -> SearchSettings:
+    """The settings of a run folder.
+
+    Raises:
+        RunError: when the folder is no run folder, or its settings are damaged.
+    """
+    data = read_json(folder / "settings.json")
+    try:
+        return SearchSettings(**data["settings"])
+    except (KeyError, TypeError) as error:
+        raise RunError(f"'{folder / 'settings.json'}' is damaged: {error!r}") from error
+
+
+def read_result(folder: Path) -> dict[str, Any]:
+    """The result of a finished run.
+
+    Raises:
+        RunError: when there is none, or it is damaged.
+    """
+    path = folder / "result.json"
+    if not path.is_file() and (folder / "settings.json").is_file():
+        raise RunError(f"the run in '{folder}' has not finished; continue it with --resume")
+    data = read_json(path)
+    if not isinstance(data, dict) or data.get("format") != RESULT_FORMAT:
+        raise RunError(f"'{path}' is no result of spear-gym")
+    return data
+
+
+def load_network(folder: Path, workload: Workload) -> nn.Module:
+    """The pruned, fine-tuned network of a run folder; nothing is unpickled.
+
+    Args:
+        folder: the run folder.
+        workload: the run's workload, which gives the network's classes.
+
+    Raises:
+        RunError: when a file is missing, truncated or does not fit.
+        PlanError: when the plan is damaged or was made for another network.
+    """
+    try:
+        plan = Plan.loads((folder / "plan.json").read_text(encoding="utf-8"))
+        tensors = load_file(folder / "network.safetensors")
+    except (OSError, UnicodeDecodeError, SafetensorError) as error:
+        raise RunError(f"cannot read the network in '{folder}': {error}") from error
+    model = prune_network(workload.graph, plan)
+    try:
+        model.load_state_dict(tensors)
+    except RuntimeError as error:
+        raise RunError(f"the network in '{folder}' does not fit its plan: {error}") from error
+    if any(not bool(torch.isfinite(t).all()) for t in tensors.values() if t.is_floating_point()):
+        raise RunError(f"the network in '{folder}' holds NaN or infinite weights")
+    return model
+
+
+def read_json(path: Path) -> Any:
+    """Reads a JSON file of a run folder.
+
+    Raises:
+        RunError: when it is missing or damaged.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise RunError(f"cannot read '{path}': {error}") from error
