@@ -174,6 +174,11 @@ class Workload:
                 f"frames (shape {tuple(train.inputs.shape)}); they must be the same"
             )
         for key, value in model.state_dict().items():
+            if value.is_floating_point() and value.dtype != torch.float32:
+                raise WorkloadError(
+                    f"weight '{key}' is {value.dtype}; networks are run in float32: call "
+                    "model.float() first"
+                )
             if value.is_floating_point() and not bool(torch.isfinite(value).all()):
                 raise WorkloadError(f"weight '{key}' holds NaN or infinite values")
 

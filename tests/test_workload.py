@@ -330,3 +330,11 @@ def test_weights_that_cannot_be_loaded(tmp_path: Path) -> None:
     path.write_bytes(b"this is no safetensors file, whatever its name says")
     with pytest.raises(WorkloadError, match="cannot read weights from"):
         entry.load(path)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16])
+def test_networks_of_another_precision_are_refused(dtype: torch.dtype) -> None:
+    model = StepNet().to(dtype)
+    with pytest.raises(WorkloadError, match=rf"is {dtype}; .* call model.float\(\) first"):
+        make(model=model)
+    assert make(model=model.float()).graph.groups
