@@ -331,6 +331,6 @@ def load_workload(name: str) -> Workload:
 
 def unknown(what: str, name: str, known: tuple[str, ...]) -> str:
     """The message for an unknown name, with near matches."""
-    close = difflib.get_close_matches(name, known, n=2, cutoff=0.4)
+    close = difflib.get_close_matches(name, known, n=2, cutoff=0.5)
     hint = f"did you mean {' or '.join(repr(c) for c in close)}? " if close else ""
     return f"unknown {what} '{name}'; {hint}known are: {', '.join(known)}"
