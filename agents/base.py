@@ -30,14 +30,14 @@ class CurvePoint:
     """The search right after a paid evaluation.
 
     Attributes:
-        paid: paid evaluations so far.
+        spent: budget spent so far: paid evaluations, and what was charged beside them.
         episode: episodes so far.
         reward: this candidate's reward.
         best_reward: the largest reward so far.
         best_feasible_accuracy: of the best feasible plan so far, ``None`` before there is one.
     """
 
-    paid: int
+    spent: int
     episode: int
     reward: float
     best_reward: float
@@ -48,7 +48,8 @@ class SearchSession:
     """A search's budget, its record, and the only way to an evaluation.
 
     *Paid* evaluations are the distinct plans of this search, wherever the answer comes from. The
-    session ends at ``budget`` paid ones or at ten times as many episodes.
+    session ends at ``budget`` paid ones or at ten times as many episodes. Work of another kind,
+    such as training gates, is charged against the same budget (:meth:`charge`).
 
     Args:
         evaluator: scores plans.
@@ -76,12 +77,30 @@ class SearchSession:
         self.curve: list[CurvePoint] = []
         self.episodes = 0
         self.updates = 0
+        self.charged = 0
+        self.charged_for = ""
         self._on_candidate = on_candidate
+
+    @property
+    def spent(self) -> int:
+        """Budget spent: paid evaluations, and what was charged beside them."""
+        return len(self.paid) + self.charged
 
     @property
     def done(self) -> bool:
         """Whether the budget is spent."""
-        return len(self.paid) >= self.budget or self.episodes >= self.max_episodes
+        return self.spent >= self.budget or self.episodes >= self.max_episodes
+
+    def charge(self, evaluations: int, what_for: str) -> None:
+        """Charges other work against the budget.
+
+        Args:
+            evaluations: how many evaluations it is worth. It must not depend on a clock, or a
+                resumed search would differ.
+            what_for: the conversion in words; stands in the result.
+        """
+        self.charged += evaluations
+        self.charged_for = what_for
 
     @property
     def max_episodes(self) -> int:
@@ -135,7 +154,7 @@ class SearchSession:
         previous = self.curve[-1].best_reward if self.curve else -np.inf
         self.curve.append(
             CurvePoint(
-                len(self.paid),
+                self.spent,
                 self.episodes,
                 candidate.reward,
                 max(previous, candidate.reward),
@@ -173,6 +192,8 @@ class SearchResult:
         candidates: all paid plans, in order.
         curve: one point per paid evaluation.
         paid: paid evaluations.
+        charged: evaluations that other work was charged as.
+        charged_for: how that work was converted, in words; empty when nothing was charged.
         episodes: episodes, repeated plans included.
         runs: simulator runs.
         seconds: wall time.
@@ -186,6 +207,8 @@ class SearchResult:
     candidates: tuple[Candidate, ...] = field(repr=False)
     curve: tuple[CurvePoint, ...] = field(repr=False)
     paid: int
+    charged: int
+    charged_for: str
     episodes: int
     runs: int
     seconds: float
@@ -238,6 +261,8 @@ def run_search(
         candidates=tuple(session.paid.values()),
         curve=tuple(session.curve),
         paid=len(session.paid),
+        charged=session.charged,
+        charged_for=session.charged_for,
         episodes=session.episodes,
         runs=evaluator.runs - runs,
         seconds=time.perf_counter() - start,

@@ -204,6 +204,8 @@ def result_json(
         "target": judge.target,
         "agent": search.agent,
         "paid": search.paid,
+        "charged": search.charged,
+        "charged_for": search.charged_for,
         "episodes": search.episodes,
         "simulator_runs": search.runs,
         "statistics": evaluator.statistics | dict(report.tuned.ways),

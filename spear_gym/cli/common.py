@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -45,16 +43,15 @@ def resolve_workload(name: str) -> Workload:
         WorkloadError: for an unknown name, or a function that cannot be imported or returns
             something else.
     """
+    from spear_gym.plugins import import_path
     from spear_gym.workload import Workload, WorkloadError, load_workload
 
     if ":" not in name:
         import spear_gym.envs_registry  # noqa: F401 - registers the catalogue
 
         return load_workload(name)
-    module_name, _, function_name = name.partition(":")
-    sys.path.insert(0, str(Path.cwd()))
     try:
-        function: Any = getattr(importlib.import_module(module_name), function_name)
+        function = import_path(name)
     except (ImportError, AttributeError, ValueError) as error:
         raise WorkloadError(f"cannot import the workload '{name}': {error}") from error
     if not callable(function):

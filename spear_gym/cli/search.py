@@ -145,7 +145,7 @@ def _search(
 
         def show(session: SearchSession, _: Candidate) -> None:
             best = f"{session.curve[-1].best_reward:.3f}"
-            progress.update(task, completed=len(session.paid), best=best)
+            progress.update(task, completed=session.spent, best=best)
 
         found = search_in_folder(agent, evaluator, judge, settings, folder, on_candidate=show)
         if not found.interrupted:

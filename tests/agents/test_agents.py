@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 import random
+import sys
+from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
@@ -73,7 +75,7 @@ def test_budget_is_met_exactly(tiny: Workload, agent: str, budget: int) -> None:
     assert result.runs <= budget
     assert evaluator.runs <= budget + probe
     assert result.episodes >= budget
-    assert [point.paid for point in result.curve] == list(range(1, budget + 1))
+    assert [point.spent for point in result.curve] == list(range(1, budget + 1))
     assert not result.interrupted
 
 
@@ -107,6 +109,54 @@ def test_unknown_agent() -> None:
     with pytest.raises(AgentError, match=r"unknown agent 'sper-ddpg'; did you mean 'spear-ddpg'"):
         make_agent("sper-ddpg")
     assert all(make_agent(name).name == name for name in AGENTS)
+
+
+class Corners:
+    """A user's own agent: everything, then nothing."""
+
+    name = "corners"
+
+    def search(self, session: SearchSession, seed: int) -> None:
+        for ratio in (0.0, 0.9):
+            session.submit([ratio] * len(session.evaluator.space))
+
+
+def not_an_agent() -> int:
+    return 3
+
+
+def test_own_agent_by_its_path(
+    tiny: Workload, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "mine.py").write_text("from test_agents import Corners, not_an_agent\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(sys.modules, "test_agents", sys.modules[__name__])
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    assert search(tiny, "mine:Corners", budget=9).paid == 2
+    for path, said in {
+        "mine:Corner": "cannot import the agent 'mine:Corner': .*has no attribute 'Corner'",
+        "nowhere:Agent": "cannot import the agent 'nowhere:Agent': No module named 'nowhere'",
+        ":": "cannot import the agent ':'",
+        "mine:not_an_agent": "'mine:not_an_agent' gives a int, which is no agent",
+        "numpy:float64": "'numpy:float64' gives a float64, which is no agent",
+        "numpy:full": r"'numpy:full' cannot be called without arguments: .*missing 2",
+    }.items():
+        with pytest.raises(AgentError, match=said):
+            make_agent(path)
+
+
+def test_other_work_is_charged_against_the_budget(tiny: Workload) -> None:
+    class Trainer:
+        name = "trainer"
+
+        def search(self, session: SearchSession, seed: int) -> None:
+            session.charge(4, "100 samples at 25 samples an evaluation")
+            make_agent("random").search(session, seed)
+
+    result = search(tiny, Trainer(), budget=10)
+    assert (result.paid, result.charged) == (6, 4)
+    assert result.charged_for == "100 samples at 25 samples an evaluation"
+    assert [point.spent for point in result.curve] == list(range(5, 11))
 
 
 def test_no_update_within_the_budget_is_said(tiny: Workload) -> None:
