@@ -71,7 +71,7 @@ class SearchSession:
         if budget < 1:
             raise AgentError(f"budget is {budget}; it must be at least 1 evaluation")
         self.evaluator = evaluator
-        self.judge = judge
+        self.judge = judge.fresh()
         self.budget = budget
         self.paid: dict[Counts, Candidate] = {}
         self.curve: list[CurvePoint] = []
@@ -118,7 +118,7 @@ class SearchSession:
         Raises:
             BudgetSpent: when the budget was spent before this call.
         """
-        return self.judge(self.evaluate(self.evaluator.space.counts(ratios)))
+        return self.judge.conclude(self.evaluate(self.evaluator.space.counts(ratios)))
 
     def evaluate(self, counts: Counts) -> Evaluation:
         """Evaluates a plan and records it.

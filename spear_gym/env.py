@@ -81,7 +81,9 @@ class SpearPruneEnv(gym.Env[Observation, Action], EzPickle):
 
         R = accuracy - lam * max(0, r - 1),    lam = 5
 
-    in [-lam * max(0, p_max / target - 1), 1], p_max being the largest prediction.
+    in [-lam * max(0, p_max / target - 1), 1], p_max being the largest prediction. Other shapes by
+    name: ``"mnasnet-soft"``, ``"mnasnet-hard"``, ``"tunas"``, ``"amc"``, ``"lagrangian"`` and
+    ``"hard"``; see :mod:`spear_gym.reward`.
 
     ## Starting State
 
@@ -107,7 +109,7 @@ class SpearPruneEnv(gym.Env[Observation, Action], EzPickle):
         workload: a name in the catalogue, or a :class:`~spear_gym.workload.Workload`.
         target: largest SynOps after fine-tuning, as a fraction of the unpruned network's.
         target_synops: the same as SynOps per sample; give one of the two.
-        reward: a name (``"tar"``) or a reward shape.
+        reward: a name, see Rewards, or a reward shape.
         reward_settings: keyword arguments of a named reward, for example ``{"lam": 10}``.
         scoring: ``"plain"``, ``"recalibrated"`` or ``"refit"``; the workload's default if None.
         precision: ``"bfloat16"`` scores faster where the processor has it, and flips a few spikes.
@@ -225,7 +227,7 @@ class SpearPruneEnv(gym.Env[Observation, Action], EzPickle):
                 return self._failed(error, info)
         try:
             cached = self._counts in self.evaluator.known
-            candidate = self.judge(self.evaluate(self._counts))
+            candidate = self.judge.conclude(self.evaluate(self._counts))
         except EvaluationFailed as error:
             return self._failed(error, info)
         self.best = best_of([candidate] if self.best is None else [self.best, candidate])

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from spear_gym.evaluation import Evaluation, EvaluationFailed, PlanEvaluator
 from spear_gym.lre import LinearEstimator, LREError, NoEstimator, SynopsEstimator
-from spear_gym.reward import RewardShape
+from spear_gym.reward import AdaptiveReward, RewardShape
 
 
 class TargetError(ValueError):
@@ -96,6 +96,19 @@ class Judge:
         return Candidate(
             evaluation, predicted, ratio, self.reward.terms(evaluation.accuracy, ratio)
         )
+
+    def conclude(self, evaluation: Evaluation) -> Candidate:
+        """Judges the plan that an episode ended with; an adaptive reward then adapts to it."""
+        candidate = self(evaluation)
+        if isinstance(self.reward, AdaptiveReward):
+            self.reward.episode_ended(candidate.ratio)
+        return candidate
+
+    def fresh(self) -> Judge:
+        """The same judge, with an adaptive reward as it was at the beginning."""
+        if isinstance(self.reward, AdaptiveReward):
+            return replace(self, reward=self.reward.fresh())
+        return self
 
 
 def make_judge(

@@ -52,7 +52,9 @@ def search(
     out_folder: Annotated[
         Path | None, typer.Option("--out", help="Run folder; runs/<workload>-<agent>-... if unset.")
     ] = None,
-    reward: Annotated[str, typer.Option(help="Reward shape: tar.")] = "tar",
+    reward: Annotated[
+        str, typer.Option(help="tar, mnasnet-soft, mnasnet-hard, tunas, amc, lagrangian or hard.")
+    ] = "tar",
     reward_setting: Annotated[
         list[str] | None, typer.Option(help="Setting of the reward, e.g. lam=10; repeatable.")
     ] = None,

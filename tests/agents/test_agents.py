@@ -32,7 +32,7 @@ from spear_gym.agents.spear_ddpg import (
 )
 from spear_gym.evaluation import PlanEvaluator
 from spear_gym.lre import NoEstimator
-from spear_gym.reward import TargetAwareReward
+from spear_gym.reward import LagrangianReward, TargetAwareReward
 from spear_gym.target import Candidate, Judge, best_of, make_judge
 from spear_gym.workload import Workload
 
@@ -157,6 +157,26 @@ def test_other_work_is_charged_against_the_budget(tiny: Workload) -> None:
     assert (result.paid, result.charged) == (6, 4)
     assert result.charged_for == "100 samples at 25 samples an evaluation"
     assert [point.spent for point in result.curve] == list(range(5, 11))
+
+
+@pytest.mark.parametrize("agent", ["random", "ddpg"])
+def test_adaptive_reward_begins_anew_with_every_search(tiny: Workload, agent: str) -> None:
+    """Lambda moves once per episode, in the environment and outside, and no search inherits it."""
+    evaluator = PlanEvaluator(tiny)
+    judge = make_judge(evaluator, NoEstimator(), LagrangianReward(), target=TARGET)
+    shape = judge.reward
+    assert isinstance(shape, LagrangianReward)
+    for _ in range(2):
+        chosen = small_ddpg() if agent == "ddpg" else make_agent(agent)
+        result = run_search(chosen, evaluator, judge, budget=15, seed=1)
+        assert result.episodes == 15, "no plan came twice, so every episode is among these"
+        twin = LagrangianReward()
+        for candidate in result.candidates:
+            over = max(0.0, candidate.ratio - 1.0)
+            assert candidate.reward == pytest.approx(candidate.accuracy - twin.lam * over)
+            twin.episode_ended(candidate.ratio)
+        assert twin.lam != 1.0
+    assert shape.lam == 1.0
 
 
 def test_no_update_within_the_budget_is_said(tiny: Workload) -> None:
