@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Mapping
 from importlib import import_module
 from typing import Any
 
 from spear_gym.plugins import import_path
 from spear_gym.workload import unknown
 
+from .algorithms import ALGORITHMS, hyperparameters_file
 from .base import Agent, AgentError, SearchResult, SearchSession, run_search
 
 __all__ = [
@@ -22,51 +24,62 @@ __all__ = [
 ]
 
 
-def _later(module: str, factory: str, *arguments: Any) -> Callable[[], Agent]:
+def _later(module: str, factory: str, *arguments: Any, **fixed: Any) -> Callable[..., Agent]:
     """An agent whose module is imported when it is asked for: some need heavy libraries."""
 
-    def make() -> Agent:
-        agent: Agent = getattr(import_module(module, __package__), factory)(*arguments)
+    def make(**settings: Any) -> Agent:
+        made = getattr(import_module(module, __package__), factory)
+        agent: Agent = made(*arguments, **fixed, **settings)
         return agent
 
     return make
 
 
-AGENTS: dict[str, Callable[[], Agent]] = {
+AGENTS: dict[str, Callable[..., Agent]] = {
     "spear-ddpg": _later(".spear_ddpg", "SpearDDPG"),
     "random": _later(".baselines", "RandomSearch"),
     "uniform": _later(".baselines", "Uniform"),
 }
-"""Agents by name."""
+"""Agents by name; called with an agent's settings."""
+
+for _name in ALGORITHMS:
+    AGENTS[f"{_name}-default"] = _later(".sb3", "named_agent", _name, tuned=False)
+    if hyperparameters_file(_name).is_file():
+        AGENTS[_name] = _later(".sb3", "named_agent", _name, tuned=True)
 
 
-def make_agent(name: str) -> Agent:
+def make_agent(name: str, settings: Mapping[str, Any] | None = None) -> Agent:
     """An agent by name, or a user's own by its path.
 
     Args:
-        name: a name in :data:`AGENTS`, or ``module:attribute``, the attribute being a class (or
-            function) that gives an :class:`Agent` when called without arguments. Modules are
-            looked for in the working folder too.
+        name: a name in :data:`AGENTS`, or ``module:attribute``. The attribute is a class (or a
+            function) that gives an :class:`Agent` when called with the settings, or an algorithm
+            in the manner of Stable-Baselines3, such as ``sb3_contrib:QRDQN``. Modules are looked
+            for in the working folder too.
+        settings: of the agent.
 
     Raises:
-        AgentError: for an unknown name, with near matches, and for a path that gives no agent.
+        AgentError: for an unknown name or setting, with near matches, and for a path that gives
+            no agent.
     """
     if ":" in name:
-        return _own_agent(name)
+        return _own_agent(name, settings or {})
     if name not in AGENTS:
         raise AgentError(unknown("agent", name, tuple(AGENTS)))
-    return AGENTS[name]()
+    agent: Agent = _called(name, AGENTS[name], settings or {})
+    return agent
 
 
-def _own_agent(path: str) -> Agent:
+def _own_agent(path: str, settings: Mapping[str, Any]) -> Agent:
     try:
         factory = import_path(path)
     except (ImportError, AttributeError, ValueError) as error:
         raise AgentError(f"cannot import the agent '{path}': {error}") from error
-    try:
-        agent: Any = factory()
-    except TypeError as error:
-        raise AgentError(f"'{path}' cannot be called without arguments: {error}") from error
+    if _is_algorithm(factory):
+        from .sb3 import SB3Agent
+
+        return SB3Agent(path, factory, settings=settings)
+    agent: Any = _called(path, factory, settings)
     search: Any = getattr(agent, "search", None)
     if not (isinstance(getattr(agent, "name", None), str) and callable(search)):
         raise AgentError(
@@ -75,3 +88,17 @@ def _own_agent(path: str) -> Agent:
         )
     found: Agent = agent
     return found
+
+
+def _is_algorithm(found: Any) -> bool:
+    """Whether this is an algorithm of Stable-Baselines3, which then is imported already."""
+    base = sys.modules.get("stable_baselines3.common.base_class")
+    return base is not None and isinstance(found, type) and issubclass(found, base.BaseAlgorithm)
+
+
+def _called(name: str, factory: Callable[..., Any], settings: Mapping[str, Any]) -> Any:
+    try:
+        return factory(**settings)
+    except TypeError as error:
+        given = f"the settings {dict(settings)}" if settings else "no settings"
+        raise AgentError(f"agent '{name}' cannot be made with {given}: {error}") from error

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
-from spear_gym.env import SpearPruneEnv
+from spear_gym.env import Observation, SpearPruneEnv
 from spear_gym.evaluation import Counts, Evaluation, PlanEvaluator
 from spear_gym.target import Candidate, Judge, best_of
+from spear_gym.workload import unknown
 
 EPISODES_PER_EVALUATION = 10
 """A search ends at this many episodes per evaluation of its budget, paid or not."""
@@ -19,6 +20,17 @@ EPISODES_PER_EVALUATION = 10
 
 class AgentError(ValueError):
     """An agent is unknown, or a search's settings are."""
+
+
+def check_settings(agent: str, given: Iterable[str], known: Sequence[str]) -> None:
+    """Refuses settings that an agent does not have.
+
+    Raises:
+        AgentError: naming the first of them, with near matches.
+    """
+    for name in given:
+        if name not in known:
+            raise AgentError(unknown(f"setting of agent '{agent}'", name, tuple(known)))
 
 
 class BudgetSpent(Exception):  # noqa: N818 - the regular end of a search, not an error
@@ -76,6 +88,7 @@ class SearchSession:
         self.paid: dict[Counts, Candidate] = {}
         self.curve: list[CurvePoint] = []
         self.episodes = 0
+        self.begun = 0
         self.updates = 0
         self.charged = 0
         self.charged_for = ""
@@ -140,14 +153,25 @@ class SearchSession:
 
     def make_env(self) -> SpearPruneEnv:
         """An environment whose episodes are paid from this session's budget."""
-        env = SpearPruneEnv(
+        env = _SessionEnv(
             evaluator=self.evaluator,
             target=self.judge.target,
             reward=self.judge.reward,
             lre=self.judge.estimator,
         )
         env.evaluate = self.evaluate
+        env.begin = self.begin_episode
         return env
+
+    def begin_episode(self) -> None:
+        """Counts an episode that begins, so that one that never ends cannot run for ever.
+
+        Raises:
+            BudgetSpent: when many more have begun than the search may have.
+        """
+        self.begun += 1
+        if self.begun > 2 * self.max_episodes:
+            raise BudgetSpent
 
     def _record(self, candidate: Candidate) -> None:
         best = self.best
@@ -161,6 +185,19 @@ class SearchSession:
                 best.accuracy if best is not None and best.feasible else None,
             )
         )
+
+
+class _SessionEnv(SpearPruneEnv):
+    """An environment that tells its session of episodes."""
+
+    begin: Callable[[], None]
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Observation, dict[str, Any]]:
+        """Starts an episode, if the session has one left."""
+        self.begin()
+        return super().reset(seed=seed, options=options)
 
 
 class Agent(Protocol):
@@ -253,7 +290,7 @@ def run_search(
     if best is None and interrupted:
         raise KeyboardInterrupt
     if best is None:
-        raise AgentError(f"agent '{agent.name}' ended without evaluating a plan")
+        raise AgentError(f"agent '{agent.name}' ended without evaluating a plan{_hint(session)}")
     trains = bool(getattr(agent, "trains", False))
     return SearchResult(
         agent=agent.name,
@@ -268,4 +305,14 @@ def run_search(
         seconds=time.perf_counter() - start,
         interrupted=interrupted,
         updated=session.updates > 0 or not trains,
+    )
+
+
+def _hint(session: SearchSession) -> str:
+    if session.begun == 0:
+        return ""
+    return (
+        f": it began {session.begun} episodes and finished {session.episodes} of them; an episode "
+        f"ends after one step for each of the {len(session.evaluator.space)} groups, and a plan "
+        "that cannot be evaluated does not count"
     )

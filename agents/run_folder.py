@@ -44,7 +44,8 @@ class SearchSettings:
 
     Attributes:
         workload: name in the catalogue or ``module:function``.
-        agent: agent name.
+        agent: agent name, or its path.
+        agent_settings: its settings, beside its defaults.
         target: SynOps fraction, or ``None`` when ``target_synops`` is given.
         target_synops: SynOps per sample.
         budget: paid evaluations.
@@ -64,6 +65,7 @@ class SearchSettings:
 
     workload: str = "digits"
     agent: str = "spear-ddpg"
+    agent_settings: dict[str, Any] = field(default_factory=dict)
     target: float | None = DEFAULT_TARGET
     target_synops: float | None = None
     budget: int = 200

@@ -16,23 +16,21 @@ for random search on the same seeds.
 
 from __future__ import annotations
 
-import random
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
 import torch
-from gymnasium.wrappers import RescaleAction
 from scipy.special import ndtr, ndtri
 from stable_baselines3 import DDPG
 from stable_baselines3.common.buffers import ReplayBuffer
-from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.type_aliases import ReplayBufferSamples
 from stable_baselines3.td3.policies import TD3Policy
 from torch import Tensor
 
-from .base import BudgetSpent, SearchSession
+from .base import SearchSession, check_settings
+from .sb3 import StopWhenDone, learn, rescaled, untouched_generators
 
 WIDEST = 10.0
 """Spread at which a normal truncated to [-1, 1] is as good as uniform."""
@@ -157,12 +155,11 @@ def truncated_normal(mean: Tensor, sigma: float) -> Tensor:
     return torch.from_numpy(np.clip(drawn, -1.0, 1.0)).to(mean)
 
 
-class _SearchCallback(BaseCallback):
-    """Ends training when the session is done, and decays the exploration per episode."""
+class _SearchCallback(StopWhenDone):
+    """Decays the exploration per episode, too."""
 
     def __init__(self, session: SearchSession, settings: Settings, warmup: int) -> None:
-        super().__init__()
-        self.session = session
+        super().__init__(session)
         self.settings = settings
         self.warmup = warmup
         self._episodes = 0
@@ -176,8 +173,7 @@ class _SearchCallback(BaseCallback):
         share = min(1.0, passed / learning)
         sigma = settings.sigma * (settings.sigma_final / settings.sigma) ** share
         self.model.policy.sigma = min(WIDEST, sigma * settings.widening ** self._repeated())
-        self.session.updates = int(getattr(self.model, "_n_updates", 0))
-        return not self.session.done
+        return super()._on_step()
 
     def _repeated(self) -> int:
         """Episodes in a row that ended at plans already paid for."""
@@ -190,35 +186,32 @@ class _SearchCallback(BaseCallback):
 
 
 class SpearDDPG:
-    """SPEAR's DDPG search, *reconstructed*; see the module docstring."""
+    """SPEAR's DDPG search, *reconstructed*; see the module docstring.
+
+    Args:
+        settings: all of them.
+        changes: single ones.
+
+    Raises:
+        AgentError: for an unknown setting, with near matches.
+    """
 
     name = "spear-ddpg"
     trains = True
 
-    def __init__(self, settings: Settings | None = None) -> None:
-        self.settings = settings if settings is not None else Settings()
+    def __init__(self, settings: Settings | None = None, **changes: Any) -> None:
+        known = [field.name for field in fields(Settings)]
+        check_settings(self.name, changes, known)
+        self.settings = replace(settings or Settings(), **changes)
 
     def search(self, session: SearchSession, seed: int) -> None:
         """Trains on episodes until the budget is spent."""
         settings = self.settings
-        # SB3 seeds the global generators; the caller's streams are left alone.
-        python_state = random.getstate()
-        numpy_state = np.random.get_state()  # noqa: NPY002 - SB3 draws from the global state
-        try:
-            with torch.random.fork_rng(devices=[]):
-                env: gym.Env[Any, Any] = RescaleAction(
-                    session.make_env(), np.float32(-1.0), np.float32(1.0)
-                )
-                length = len(session.evaluator.space)
-                warmup = max(1, round(settings.warmup_share * session.budget))
-                model = self._model(env, length, warmup, seed)
-                callback = _SearchCallback(session, settings, warmup)
-                model.learn(session.max_episodes * length, callback=callback, log_interval=10**9)
-        except BudgetSpent:
-            return
-        finally:
-            random.setstate(python_state)
-            np.random.set_state(numpy_state)  # noqa: NPY002
+        length = len(session.evaluator.space)
+        warmup = max(1, round(settings.warmup_share * session.budget))
+        with untouched_generators():
+            model = self._model(rescaled(session), length, warmup, seed)
+            learn(model, session, _SearchCallback(session, settings, warmup))
 
     def _model(self, env: gym.Env[Any, Any], length: int, warmup: int, seed: int) -> DDPG:
         settings = self.settings

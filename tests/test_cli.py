@@ -18,6 +18,7 @@ import pytest
 import toys
 from safetensors.torch import load_file, save_file
 
+from spear_gym.agents import AGENTS
 from spear_gym.cli import common, main
 from spear_gym.envs_registry import ENTRIES
 from spear_gym.envs_registry.fits import stored_lre
@@ -352,6 +353,25 @@ def test_damaged_runs(
     assert_one_error(spear("evaluate", folder), message)
 
 
+def test_agents_are_listed_and_take_settings(spear: Spear, tmp_path: Path) -> None:
+    listed = spear("agents").out.split()
+    assert listed == list(AGENTS)
+    settings = ("train_freq=5", "learning_rate=1e-3", "policy_kwargs={net_arch: [8]}")
+    options = [part for setting in settings for part in ("--agent-setting", setting)]
+    out = tmp_path / "run"
+    arguments = [*RANDOM[: RANDOM.index("--agent")], *RANDOM[RANDOM.index("--agent") + 2 :]]
+    ran = spear("search", *arguments, "--agent", "sac-default", *options, "--out", out)
+    assert ran.code == 0, ran.err
+    stored = json.loads((out / "settings.json").read_text())["settings"]
+    assert stored["agent_settings"] == {
+        "train_freq": 5,
+        "learning_rate": 0.001,
+        "policy_kwargs": {"net_arch": [8]},
+    }
+    other = spear("search", *arguments, "--agent", "sac-default", "--out", out, "--resume")
+    assert_one_error(other, "agent_settings")
+
+
 # Bad input to a search: one line, before any work.
 
 
@@ -365,6 +385,11 @@ def test_damaged_runs(
         (("--workload", "toys:STEPS"), "is no function that returns a Workload"),
         (("--agent", "spear-dpg"), "unknown agent 'spear-dpg'; did you mean 'spear-ddpg'"),
         (("--reward", "tarr"), "unknown reward 'tarr'; did you mean 'tar'"),
+        (("--agent", "spear-ddgp"), "did you mean 'spear-ddpg'"),
+        (("--agent", "nowhere:Agent"), "cannot import the agent 'nowhere:Agent'"),
+        (("--agent-setting", "lr=3"), "agent 'random' cannot be made with the settings {'lr': 3}"),
+        (("--agent-setting", "hidden"), "'hidden' is not of the form name=value"),
+        (("--agent-setting", "hidden=[1"), "'hidden=[1' is not of the form name=value"),
         (("--reward-setting", "lamb=3"), "unknown setting of reward 'tar' 'lamb'"),
         (("--reward-setting", "lam"), "'lam' is not of the form name=number"),
         (("--reward-setting", "lam=-1"), "lam is -1"),

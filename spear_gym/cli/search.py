@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 from rich.markup import escape
@@ -40,7 +40,12 @@ if TYPE_CHECKING:
 @app.command()
 def search(
     workload: WorkloadOption = "digits",
-    agent: Annotated[str, typer.Option(help="spear-ddpg, random or uniform.")] = "spear-ddpg",
+    agent: Annotated[
+        str, typer.Option(help="By name (`spear agents` lists them), or module:attribute.")
+    ] = "spear-ddpg",
+    agent_setting: Annotated[
+        list[str] | None, typer.Option(help="Setting of the agent, e.g. gamma=1; repeatable.")
+    ] = None,
     target: Annotated[
         float | None, typer.Option(help="SynOps after fine-tuning, fraction of the unpruned.")
     ] = None,
@@ -83,6 +88,7 @@ def search(
     settings = SearchSettings(
         workload=workload,
         agent=agent,
+        agent_settings=_agent_settings(agent_setting or []),
         target=target,
         target_synops=target_synops,
         budget=budget,
@@ -100,8 +106,22 @@ def search(
         threads=threads,
     )
     goal = f"{target:g}" if target is not None else f"{target_synops:g}synops"
-    folder = out_folder or Path("runs") / f"{workload.split(':')[-1]}-{agent}-{goal}-seed{seed}"
+    folder = out_folder or Path("runs") / f"{_short(workload)}-{_short(agent)}-{goal}-seed{seed}"
     _search(settings, folder, resume=resume, overwrite=overwrite, workers=workers)
+
+
+def _short(name: str) -> str:
+    """A name without the module of a path."""
+    return name.split(":")[-1]
+
+
+@app.command()
+def agents() -> None:
+    """List the agents."""
+    from spear_gym.agents import AGENTS
+
+    for name in AGENTS:
+        out.print(name, highlight=False)
 
 
 def _search(
@@ -115,7 +135,7 @@ def _search(
     from spear_gym.target import make_judge, target_fraction
 
     check_seed(settings.seed)
-    agent = make_agent(settings.agent)
+    agent = make_agent(settings.agent, settings.agent_settings)
     shape = make_reward(settings.reward, settings.reward_settings)
     if settings.budget < 1 or settings.top < 1:
         raise AgentError(
@@ -268,6 +288,36 @@ def evaluate(
         )
         raise typer.Exit(1)
     out.print("equal to the recorded row")
+
+
+def _agent_settings(pairs: list[str]) -> dict[str, Any]:
+    """``name=value`` pairs; values in YAML, so that numbers, lists and mappings can be given."""
+    import yaml
+
+    from spear_gym.agents.base import AgentError
+
+    settings = {}
+    for pair in pairs:
+        key, equals, value = pair.partition("=")
+        try:
+            if not (key and equals):
+                raise ValueError
+            # YAML 1.1 takes 1e-3 for a text.
+            settings[key] = float(value) if _is_number(value) else yaml.safe_load(value)
+        except (ValueError, yaml.YAMLError):
+            raise AgentError(
+                f"agent setting '{pair}' is not of the form name=value, e.g. learning_rate=1e-3"
+            ) from None
+    return settings
+
+
+def _is_number(text: str) -> bool:
+    """Whether a text is a number in exponent form."""
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return "e" in text.lower()
 
 
 def _reward_settings(pairs: list[str]) -> dict[str, float]:

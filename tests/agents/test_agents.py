@@ -111,6 +111,16 @@ def test_unknown_agent() -> None:
     assert all(make_agent(name).name == name for name in AGENTS)
 
 
+def test_settings_by_name() -> None:
+    agent = make_agent("spear-ddpg", {"hidden": 32})
+    assert isinstance(agent, SpearDDPG)
+    assert agent.settings == Settings(hidden=32)
+    with pytest.raises(AgentError, match=r"setting of agent 'spear-ddpg' 'hiden'.* 'hidden'"):
+        make_agent("spear-ddpg", {"hiden": 32})
+    with pytest.raises(AgentError, match=r"agent 'random' cannot be made with .*'hidden': 32"):
+        make_agent("random", {"hidden": 32})
+
+
 class Corners:
     """A user's own agent: everything, then nothing."""
 
@@ -139,7 +149,7 @@ def test_own_agent_by_its_path(
         ":": "cannot import the agent ':'",
         "mine:not_an_agent": "'mine:not_an_agent' gives a int, which is no agent",
         "numpy:float64": "'numpy:float64' gives a float64, which is no agent",
-        "numpy:full": r"'numpy:full' cannot be called without arguments: .*missing 2",
+        "numpy:full": r"agent 'numpy:full' cannot be made with no settings: .*missing 2",
     }.items():
         with pytest.raises(AgentError, match=said):
             make_agent(path)
@@ -192,8 +202,22 @@ def test_agent_that_tries_nothing(tiny: Workload) -> None:
         def search(self, session: SearchSession, seed: int) -> None:
             pass
 
-    with pytest.raises(AgentError, match="agent 'idle' ended without evaluating a plan"):
+    with pytest.raises(AgentError, match=r"agent 'idle' ended without evaluating a plan$"):
         search(tiny, Idle(), budget=2)
+
+
+def test_agent_that_never_finishes_an_episode(tiny: Workload) -> None:
+    class Restless:
+        name = "restless"
+
+        def search(self, session: SearchSession, seed: int) -> None:
+            env = session.make_env()
+            while True:
+                env.reset(seed=seed)
+                env.step(np.zeros(1, np.float32))
+
+    with pytest.raises(AgentError, match=r"it began 41 episodes and finished 0 of them.* 3 groups"):
+        search(tiny, Restless(), budget=2)
 
 
 def test_uniform_finds_the_smallest_uniform_ratio_that_keeps_the_target(tiny: Workload) -> None:
