@@ -42,6 +42,9 @@ AGENTS: dict[str, Callable[..., Agent]] = {
 }
 """Agents by name; called with an agent's settings."""
 
+for _name in ("qmc", "tpe", "gp", "cma-es", "nsga-ii", "nsga-ii-2", "evolution"):
+    AGENTS[_name] = _later(".blackbox", "OptunaAgent", _name)
+
 for _name in ALGORITHMS:
     AGENTS[f"{_name}-default"] = _later(".sb3", "named_agent", _name, tuned=False)
     if hyperparameters_file(_name).is_file():

@@ -19,6 +19,7 @@ import torch
 from gymnasium.wrappers import RescaleAction
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.noise import NormalActionNoise, OrnsteinUhlenbeckActionNoise
 
 from .algorithms import ALGORITHMS, hyperparameters
@@ -142,6 +143,8 @@ def rescaled(session: SearchSession) -> gym.Env[Any, Any]:
 def learn(model: BaseAlgorithm, session: SearchSession, callback: BaseCallback) -> None:
     """Trains until the callback stops it or the budget is spent."""
     steps = session.max_episodes * len(session.evaluator.space)
+    # SB3's own logger makes a folder in the system's temporary one for every search.
+    model.set_logger(Logger(folder=None, output_formats=[]))
     try:
         model.learn(steps, callback=callback, log_interval=10**9)
     except BudgetSpent:
