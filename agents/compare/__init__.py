@@ -1,0 +1,1 @@
+"""Agents compared on equal budgets: cells, statistics and the report."""

@@ -1,0 +1,198 @@
+"""Statistics of comparisons, by rliable's definitions.
+
+Agarwal, Schwarzer, Castro, Courville, Bellemare: Deep Reinforcement Learning at the Edge of the
+Statistical Precipice, NeurIPS 2021. Computed with NumPy and SciPy, since rliable does not import
+beside current pandas. Scores come as *strata*: one array of runs per task (a network and a
+target), not all of the same length, for a run may have failed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats
+
+Scores = NDArray[np.float64]
+Strata = Sequence[Scores]
+
+FEWEST_SEEDS = 5
+"""With fewer runs per task an interval says little; reports warn."""
+
+RESAMPLES = 2000
+CONFIDENCE = 0.95
+
+
+class StatisticsError(ValueError):
+    """Scores that nothing can be computed from."""
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """A figure and its bootstrap interval."""
+
+    point: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        return f"{self.point:.3f} [{self.low:.3f}, {self.high:.3f}]"
+
+
+def interquartile_mean(strata: Strata) -> float:
+    """Mean of the middle half of all runs of all tasks.
+
+    rliable's ``aggregate_iqm``: ``scipy.stats.trim_mean(scores, 0.25)`` over everything at once.
+
+    Raises:
+        StatisticsError: see :func:`checked`.
+    """
+    return float(stats.trim_mean(np.concatenate(checked(strata)), 0.25))
+
+
+def interquartile_mean_interval(
+    strata: Strata,
+    *,
+    seed: int = 0,
+    resamples: int = RESAMPLES,
+    confidence: float = CONFIDENCE,
+) -> Interval:
+    """The interquartile mean with a stratified bootstrap percentile interval.
+
+    Runs are drawn with replacement within their task, as rliable does; tasks are fixed, so the
+    interval speaks of other seeds, not of other networks. With one run per task its width is 0.
+
+    Raises:
+        StatisticsError: see :func:`checked`.
+    """
+    checked(strata)
+    rng = np.random.default_rng(seed)
+    drawn = np.concatenate([_resampled(task, resamples, rng) for task in strata], axis=1)
+    means = stats.trim_mean(drawn, 0.25, axis=1)
+    return _percentiles(interquartile_mean(strata), means, confidence)
+
+
+def probability_of_improvement(ours: Strata, others: Strata) -> float:
+    """P(a run of ours is better than one of others), ties half, mean over tasks.
+
+    rliable's ``probability_of_improvement``: the Mann-Whitney U over its largest value.
+
+    Raises:
+        StatisticsError: see :func:`checked`; also for different numbers of tasks.
+    """
+    if len(ours) != len(others):
+        raise StatisticsError(f"{len(ours)} tasks cannot be compared with {len(others)}")
+    pairs = zip(checked(ours), checked(others), strict=True)
+    return float(np.mean([_improvement(x[None], y[None])[0] for x, y in pairs]))
+
+
+def probability_of_improvement_interval(
+    ours: Strata,
+    others: Strata,
+    *,
+    seed: int = 0,
+    resamples: int = RESAMPLES,
+    confidence: float = CONFIDENCE,
+) -> Interval:
+    """The probability of improvement with a stratified bootstrap percentile interval.
+
+    Raises:
+        StatisticsError: see :func:`probability_of_improvement`.
+    """
+    point = probability_of_improvement(ours, others)
+    rng = np.random.default_rng(seed)
+    total = np.zeros(resamples)
+    for x, y in zip(ours, others, strict=True):
+        total += _improvement(_resampled(x, resamples, rng), _resampled(y, resamples, rng))
+    return _percentiles(point, total / len(ours), confidence)
+
+
+def performance_profile(strata: Strata, thresholds: Scores) -> Scores:
+    """Share of all runs that score above each threshold, ``(thresholds,)``.
+
+    rliable's run-score distribution; tasks with the same number of runs weigh the same.
+
+    Raises:
+        StatisticsError: see :func:`checked`.
+    """
+    scores = np.concatenate(checked(strata))
+    return np.asarray((scores[None] > np.asarray(thresholds)[:, None]).mean(1), np.float64)
+
+
+def performance_profile_band(
+    strata: Strata,
+    thresholds: Scores,
+    *,
+    seed: int = 0,
+    resamples: int = RESAMPLES,
+    confidence: float = CONFIDENCE,
+) -> tuple[Scores, Scores]:
+    """Pointwise stratified bootstrap band of a profile, each ``(thresholds,)``.
+
+    Raises:
+        StatisticsError: see :func:`checked`.
+    """
+    checked(strata)
+    rng = np.random.default_rng(seed)
+    drawn = np.concatenate([_resampled(task, resamples, rng) for task in strata], axis=1)
+    shares = np.stack([(drawn > tau).mean(1) for tau in np.asarray(thresholds)], axis=1)
+    low, high = _quantiles(shares, confidence)
+    return low, high
+
+
+def checked(strata: Strata) -> Strata:
+    """The strata, if something can be computed from them.
+
+    Raises:
+        StatisticsError: for no task, a task without runs, or a score that is not finite.
+    """
+    if len(strata) == 0:
+        raise StatisticsError("there is no task to compute statistics of")
+    for index, task in enumerate(strata):
+        if task.ndim != 1 or len(task) == 0:
+            raise StatisticsError(
+                f"task {index} has scores of shape {task.shape}; it needs one score per run, and "
+                "at least one"
+            )
+        if not np.isfinite(task).all():
+            raise StatisticsError(
+                f"task {index} has the scores {task.tolist()}; all must be finite"
+            )
+    return strata
+
+
+def violation_interval(violations: int, runs: int, confidence: float = CONFIDENCE) -> Interval:
+    """The rate of runs over target with its exact (Clopper-Pearson) interval.
+
+    Raises:
+        StatisticsError: for no runs, or more violations than runs.
+    """
+    if not 0 <= violations <= runs or runs < 1:
+        raise StatisticsError(f"{violations} violations in {runs} runs are no rate")
+    found = stats.binomtest(violations, runs).proportion_ci(confidence, method="exact")
+    return Interval(violations / runs, float(found.low), float(found.high))
+
+
+def _resampled(task: Scores, resamples: int, rng: np.random.Generator) -> Scores:
+    """``(resamples, runs)`` draws with replacement."""
+    return task[rng.integers(len(task), size=(resamples, len(task)))]
+
+
+def _improvement(x: Scores, y: Scores) -> Scores:
+    """P(X > Y) + P(X = Y) / 2 for each row of ``(resamples, runs)``."""
+    above = (x[:, :, None] > y[:, None, :]).mean((1, 2))
+    level = (x[:, :, None] == y[:, None, :]).mean((1, 2))
+    return np.asarray(above + 0.5 * level, np.float64)
+
+
+def _percentiles(point: float, drawn: Scores, confidence: float) -> Interval:
+    low, high = _quantiles(drawn, confidence)
+    return Interval(point, float(low), float(high))
+
+
+def _quantiles(drawn: Scores, confidence: float) -> tuple[Scores, Scores]:
+    rest = (1 - confidence) / 2
+    low, high = np.quantile(drawn, [rest, 1 - rest], axis=0)
+    return low, high

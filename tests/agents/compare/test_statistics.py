@@ -1,0 +1,203 @@
+"""Statistics against direct, slow computations."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import statistics as plain
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
+
+from spear_gym.agents.compare.curves import Anytime, hypervolume
+from spear_gym.agents.compare.statistics import (
+    StatisticsError,
+    interquartile_mean,
+    interquartile_mean_interval,
+    performance_profile,
+    performance_profile_band,
+    probability_of_improvement,
+    probability_of_improvement_interval,
+    violation_interval,
+)
+
+values = st.integers(-20, 20).map(lambda n: n / 8)
+tasks = st.lists(st.lists(values, min_size=1, max_size=6), min_size=1, max_size=4)
+
+
+def arrays(scores: list[list[float]]) -> list[np.ndarray]:
+    return [np.asarray(task, np.float64) for task in scores]
+
+
+@given(tasks)
+def test_interquartile_mean(scores: list[list[float]]) -> None:
+    everything = sorted(itertools.chain(*scores))
+    cut = len(everything) // 4
+    middle = everything[cut : len(everything) - cut]
+    assert interquartile_mean(arrays(scores)) == pytest.approx(sum(middle) / len(middle))
+
+
+@given(tasks, st.data())
+def test_probability_of_improvement(scores: list[list[float]], data: st.DataObject) -> None:
+    others = [data.draw(st.lists(values, min_size=1, max_size=6)) for _ in scores]
+    expected = []
+    for x, y in zip(scores, others, strict=True):
+        points = [1.0 if a > b else 0.5 if a == b else 0.0 for a in x for b in y]
+        expected.append(sum(points) / len(points))
+    found = probability_of_improvement(arrays(scores), arrays(others))
+    assert found == pytest.approx(plain.mean(expected))
+    back = probability_of_improvement(arrays(others), arrays(scores))
+    assert found + back == pytest.approx(1.0)
+
+
+@given(tasks, st.lists(values, min_size=1, max_size=5))
+def test_performance_profile(scores: list[list[float]], thresholds: list[float]) -> None:
+    everything = list(itertools.chain(*scores))
+    expected = [sum(s > tau for s in everything) / len(everything) for tau in thresholds]
+    found = performance_profile(arrays(scores), np.asarray(thresholds))
+    assert found.tolist() == pytest.approx(expected)
+
+
+def test_bootstrap_draws_within_tasks() -> None:
+    """All resamples of two tasks of two runs, enumerated."""
+    scores = arrays([[0.0, 1.0], [10.0, 14.0]])
+    possible = []
+    for first in itertools.product(scores[0], repeat=2):
+        for second in itertools.product(scores[1], repeat=2):
+            ordered = sorted((*first, *second))
+            possible.append((ordered[1] + ordered[2]) / 2)
+    low, high = np.quantile(possible, [0.1, 0.9])
+    found = interquartile_mean_interval(scores, confidence=0.8, resamples=20_000)
+    assert found.point == 5.5
+    assert (found.low, found.high) == pytest.approx((low, high), abs=0.26)
+    assert min(possible) <= found.low <= found.high <= max(possible)
+
+
+def test_one_task_agrees_with_scipys_bootstrap() -> None:
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=40)
+    found = interquartile_mean_interval([x], resamples=20_000)
+    scipys = stats.bootstrap(
+        (x,),
+        lambda sample, axis: stats.trim_mean(sample, 0.25, axis=axis),
+        n_resamples=20_000,
+        method="percentile",
+        rng=np.random.default_rng(1),
+    ).confidence_interval
+    assert (found.low, found.high) == pytest.approx((scipys.low, scipys.high), abs=0.02)
+
+
+def test_interval_of_improvement_agrees_with_scipys_bootstrap() -> None:
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(0.5, size=12), rng.normal(size=15)
+    found = probability_of_improvement_interval([x], [y], resamples=20_000)
+    scipys = stats.bootstrap(
+        (x, y),
+        lambda a, b: stats.mannwhitneyu(a, b).statistic / (len(a) * len(b)),
+        n_resamples=4000,
+        method="percentile",
+        vectorized=False,
+        rng=np.random.default_rng(1),
+    ).confidence_interval
+    assert found.point == pytest.approx(stats.mannwhitneyu(x, y).statistic / 180)
+    assert (found.low, found.high) == pytest.approx((scipys.low, scipys.high), abs=0.02)
+
+
+def test_interval_covers_the_truth_as_often_as_it_says() -> None:
+    rng = np.random.default_rng(3)
+    hits = 0
+    for trial in range(200):
+        scores = [rng.normal(level, 1.0, 15) for level in (-0.5, 0.5)]
+        found = interquartile_mean_interval(scores, seed=trial, resamples=300)
+        hits += found.low <= 0.0 <= found.high  # symmetric, so the interquartile mean is 0
+    assert 0.88 <= hits / 200 <= 0.99
+
+
+def test_bands_and_seeds() -> None:
+    rng = np.random.default_rng(4)
+    scores = [rng.normal(size=10), rng.normal(size=7)]
+    taus = np.linspace(-1, 1, 5)
+    low, high = performance_profile_band(scores, taus)
+    assert bool((low <= performance_profile(scores, taus)).all())
+    assert bool((performance_profile(scores, taus) <= high).all())
+    assert bool((low < high).any())
+    first = interquartile_mean_interval(scores, seed=1)
+    assert interquartile_mean_interval(scores, seed=1) == first
+    assert interquartile_mean_interval(scores, seed=2) != first
+    alone = interquartile_mean_interval([np.array([0.3])])
+    assert (alone.low, alone.point, alone.high) == (0.3, 0.3, 0.3)
+
+
+def test_violation_interval() -> None:
+    """Of 0 in n the upper end is 1 - (alpha/2)^(1/n); of k in n the ends invert binomial tails."""
+    assert violation_interval(0, 10).high == pytest.approx(1 - 0.025 ** (1 / 10))
+    found = violation_interval(3, 20)
+    at_least = sum(math.comb(20, k) * found.low**k * (1 - found.low) ** (20 - k) for k in range(3))
+    assert 1 - at_least == pytest.approx(0.025, abs=1e-6)
+    at_most = sum(math.comb(20, k) * found.high**k * (1 - found.high) ** (20 - k) for k in range(4))
+    assert at_most == pytest.approx(0.025, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("scores", "said"),
+    [
+        ([], "no task"),
+        ([np.zeros(0)], r"task 0 has scores of shape \(0,\)"),
+        ([np.zeros(2), np.zeros((2, 2))], r"task 1 has scores of shape \(2, 2\)"),
+        ([np.array([0.5, np.nan])], r"task 0 has the scores \[0.5, nan\]"),
+    ],
+)
+def test_scores_that_mean_nothing(scores: list[np.ndarray], said: str) -> None:
+    for function in (interquartile_mean, interquartile_mean_interval):
+        with pytest.raises(StatisticsError, match=said):
+            function(scores)
+    with pytest.raises(StatisticsError, match=said):
+        performance_profile(scores, np.zeros(1))
+    with pytest.raises(StatisticsError, match="2 tasks cannot be compared with 1"):
+        probability_of_improvement([np.ones(2)] * 2, [np.ones(2)])
+    for violations, runs in ((1, 0), (3, 2), (-1, 2)):
+        with pytest.raises(StatisticsError, match="are no rate"):
+            violation_interval(violations, runs)
+
+
+# Curves.
+
+
+@given(st.lists(st.tuples(st.integers(1, 5), st.one_of(st.none(), values)), max_size=8))
+def test_anytime_curve(points: list[tuple[int, float | None]]) -> None:
+    spent, best, reached = [], [], None
+    for gap, value in points:
+        spent.append((spent[-1] if spent else 0) + gap)
+        reached = value if reached is None or (value or -9) > reached else reached
+        best.append(reached)
+    curve = Anytime(tuple(spent), tuple(best))
+    heights = []
+    for at in range(1, 51):
+        known = [b for s, b in zip(spent, best, strict=True) if s <= at]
+        heights.append(-1.0 if not known or known[-1] is None else known[-1])
+    assert curve.heights(50, floor=-1.0).tolist() == heights
+    assert curve.area(50, floor=-1.0) == pytest.approx(sum(heights) / 50)
+    for level in (-0.5, 0.0, 1.0):
+        first = next(
+            (s for s, b in zip(spent, best, strict=True) if b is not None and b >= level), math.inf
+        )
+        assert curve.evaluations_to_reach(level) == first
+
+
+def test_curves_that_are_none() -> None:
+    with pytest.raises(StatisticsError, match="must ascend"):
+        Anytime((2, 2), (0.1, 0.1)).heights(5)
+    for spent in ((0, 1), (4, 6)):
+        with pytest.raises(StatisticsError, match=r"are not within 1\.\.5"):
+            Anytime(spent, (0.1, 0.1)).heights(5)
+
+
+@given(st.lists(st.tuples(st.integers(0, 12), st.integers(0, 12)), max_size=6))
+def test_hypervolume_against_a_grid(points: list[tuple[int, int]]) -> None:
+    """Cells of a grid that some point dominates; points lie on its lines."""
+    shares = [(a / 10, f / 10) for a, f in points]
+    cells = sum(any(a > x and f <= y for a, f in points) for x in range(10) for y in range(10))
+    assert hypervolume(shares) == pytest.approx(cells / 100)
