@@ -6,6 +6,7 @@ evaluated. Nothing heavy is imported before it is asked for.
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.resources import files
@@ -84,3 +85,19 @@ def hyperparameters(name: str) -> dict[str, Any]:
 def hyperparameters_file(name: str) -> Traversable:
     """Where the tuned settings of an algorithm stand; it need not exist."""
     return files(__package__) / "hyperparameters" / f"{name}.yml"
+
+
+def tuning_record(agent: str) -> dict[str, Any] | None:
+    """How an agent's settings were tuned, ``None`` when there is no record of it.
+
+    Raises:
+        AgentError: when the record is damaged.
+    """
+    path = files(__package__) / "hyperparameters" / f"{agent}.tuning.json"
+    if agent not in ALGORITHMS or not path.is_file():
+        return None
+    try:
+        found: dict[str, Any] = dict(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError) as error:
+        raise AgentError(f"cannot read the tuning record '{path}': {error}") from error
+    return found

@@ -141,7 +141,7 @@ def assert_one_error(ran: Ran, message: str, code: int = 2) -> None:
     assert ran.code == code, ran
     assert "Traceback" not in ran.err + ran.out
     *bars, last = ran.err.strip().splitlines()
-    assert all(bar.startswith(("search (", "fine-tune ")) for bar in bars), ran.err
+    assert all(bar.startswith(("search (", "fine-tune ", "cells ")) for bar in bars), ran.err
     assert last.startswith("error: ")
     assert message in last
 
@@ -370,6 +370,24 @@ def test_agents_are_listed_and_take_settings(spear: Spear, tmp_path: Path) -> No
     }
     other = spear("search", *arguments, "--agent", "sac-default", "--out", out, "--resume")
     assert_one_error(other, "agent_settings")
+
+
+def test_compare_and_report(spear: Spear, tmp_path: Path) -> None:
+    arguments = ("--workload", "toys:tiny", "--lre", "none", "--targets", "0.4", "--budget", "5")
+    grid = ("--agents", "random, uniform", "--seeds", "1", "--workers", "1")
+    ran = spear("compare", *arguments, *grid, "--out", tmp_path)
+    assert ran.code == 0, ran.err
+    assert "2 cells; report:" in ran.out
+    page = (tmp_path / "report.html").read_bytes()
+    (tmp_path / "report.html").unlink()
+    again = spear("report", tmp_path, "--out", tmp_path / "again")
+    assert again.code == 0, again.err
+    assert (tmp_path / "again" / "report.html").read_bytes() == page
+    bad = spear("compare", *arguments, "--agents", "randon", "--out", tmp_path)
+    assert_one_error(bad, "unknown agent 'randon'")
+    bad = spear("compare", "--agents", "random", "--targets", "much")
+    assert_one_error(bad, "targets are 'much'; they must be numbers")
+    assert_one_error(spear("report", tmp_path / "nowhere"), "cannot read the comparison")
 
 
 # Bad input to a search: one line, before any work.

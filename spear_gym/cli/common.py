@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -120,3 +121,23 @@ def progress_bar(extra: str = "") -> Progress:
     if extra:
         columns.append(TextColumn(extra))
     return Progress(*columns, console=err)
+
+
+def reward_settings_of(pairs: list[str]) -> dict[str, float]:
+    """``name=number`` pairs.
+
+    Raises:
+        RewardError: for anything else.
+    """
+    from spear_gym.reward import RewardError
+
+    settings = {}
+    for pair in pairs:
+        key, _, value = pair.partition("=")
+        try:
+            settings[key] = float(json.loads(value))
+        except (ValueError, TypeError):
+            raise RewardError(
+                f"reward setting '{pair}' is not of the form name=number, e.g. lam=10"
+            ) from None
+    return settings

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
@@ -24,6 +23,7 @@ from spear_gym.cli.common import (
     out,
     progress_bar,
     resolve_workload,
+    reward_settings_of,
     set_threads,
     worker_count,
 )
@@ -94,7 +94,7 @@ def search(
         budget=budget,
         seed=seed,
         reward=reward,
-        reward_settings=_reward_settings(reward_setting or []),
+        reward_settings=reward_settings_of(reward_setting or []),
         scoring=scoring,
         precision=precision,
         criterion=criterion,
@@ -318,18 +318,3 @@ def _is_number(text: str) -> bool:
     except ValueError:
         return False
     return "e" in text.lower()
-
-
-def _reward_settings(pairs: list[str]) -> dict[str, float]:
-    from spear_gym.reward import RewardError
-
-    settings = {}
-    for pair in pairs:
-        key, _, value = pair.partition("=")
-        try:
-            settings[key] = float(json.loads(value))
-        except (ValueError, TypeError):
-            raise RewardError(
-                f"reward setting '{pair}' is not of the form name=number, e.g. lam=10"
-            ) from None
-    return settings

@@ -1,0 +1,225 @@
+"""A comparison's cells: one search of one agent on one network, target and seed."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from spear_gym.agents import make_agent
+from spear_gym.agents.base import AgentError
+from spear_gym.agents.pipeline import finish, search_in_folder
+from spear_gym.agents.run_folder import RunError, SearchReport, SearchSettings, prepare_folder
+from spear_gym.envs_registry.fits import stored_lre
+from spear_gym.evaluation import PlanEvaluator
+from spear_gym.files import write_json
+from spear_gym.reward import make_reward
+from spear_gym.target import Judge, make_estimator, make_judge
+from spear_gym.workload import Workload
+
+RECORD = "cell.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """What is run once.
+
+    Attributes:
+        workload: name or path.
+        agent: name or path.
+        target: SynOps fraction.
+        seed: of the agent and of fine-tuning.
+    """
+
+    workload: str
+    agent: str
+    target: float
+    seed: int
+
+    def folder(self, top: Path) -> Path:
+        """Its run folder below that of the comparison."""
+        parts = (self.workload, self.agent, f"target {self.target:g} seed {self.seed}")
+        return top.joinpath("cells", *(part.replace(":", " ").replace("/", " ") for part in parts))
+
+    def __str__(self) -> str:
+        return f"{self.agent} on {self.workload}, target {self.target:g}, seed {self.seed}"
+
+
+@dataclass(frozen=True)
+class CompareSettings:
+    """What a comparison was asked for.
+
+    Attributes:
+        workloads: names or paths; networks of one workload are tasks of their own.
+        agents: names or paths.
+        targets: SynOps fractions.
+        seeds: runs per agent, network and target.
+        budget: paid evaluations of each.
+        reward: reward name, the same for all.
+        reward_settings: its settings.
+        scoring: way of scoring, the workload's default when ``None``.
+        lre: ``"auto"``, ``"none"`` or a path.
+    """
+
+    workloads: tuple[str, ...]
+    agents: tuple[str, ...]
+    targets: tuple[float, ...]
+    seeds: int = 5
+    budget: int = 200
+    reward: str = "tar"
+    reward_settings: dict[str, float] = field(default_factory=dict)
+    scoring: str | None = None
+    lre: str = "auto"
+
+    def cells(self) -> list[Cell]:
+        """All cells, seed by seed, so that an unfinished comparison is balanced."""
+        grid = itertools.product(range(self.seeds), self.workloads, self.targets, self.agents)
+        return [Cell(workload, agent, target, seed) for seed, workload, target, agent in grid]
+
+    def search(self, cell: Cell) -> SearchSettings:
+        """The settings of a cell's search."""
+        return SearchSettings(
+            workload=cell.workload,
+            agent=cell.agent,
+            target=cell.target,
+            budget=self.budget,
+            seed=cell.seed,
+            reward=self.reward,
+            reward_settings=self.reward_settings,
+            scoring=self.scoring,
+            lre=self.lre,
+        )
+
+
+@dataclass
+class Bench:
+    """What cells are run with; a worker process keeps it from cell to cell.
+
+    Attributes:
+        settings: of the comparison.
+        workloads: by name.
+        top: folder of the comparison.
+        evaluators: by workload. Cells share the answers, never the budget.
+    """
+
+    settings: CompareSettings
+    workloads: Mapping[str, Workload]
+    top: Path
+    evaluators: dict[str, PlanEvaluator] = field(default_factory=dict)
+
+    def evaluator(self, name: str) -> PlanEvaluator:
+        """The evaluator of a workload."""
+        if name not in self.evaluators:
+            scoring: Any = self.settings.scoring
+            self.evaluators[name] = PlanEvaluator(self.workloads[name], scoring=scoring)
+        return self.evaluators[name]
+
+    def judge(self, cell: Cell) -> Judge:
+        """The judge of a cell."""
+        evaluator, lre = self.evaluator(cell.workload), self.settings.lre
+        stored = stored_lre(evaluator) if lre == "auto" else None
+        shape = make_reward(self.settings.reward, self.settings.reward_settings)
+        return make_judge(
+            evaluator, make_estimator(evaluator, lre, stored), shape, target=cell.target
+        )
+
+
+def check(bench: Bench) -> None:
+    """Refuses what no cell could be run with, before any is.
+
+    Raises:
+        ValueError: a subclass that names what does not fit.
+    """
+    settings = bench.settings
+    for name in ("workloads", "agents", "targets"):
+        given = getattr(settings, name)
+        if not given:
+            raise AgentError(f"a comparison needs at least one of its {name}")
+        if len(set(given)) < len(given):
+            raise AgentError(f"{name} are {', '.join(map(str, given))}; each may stand there once")
+    if settings.seeds < 1 or settings.budget < 1:
+        raise AgentError(
+            f"seeds is {settings.seeds} and budget {settings.budget}; both must be at least 1"
+        )
+    for agent in settings.agents:
+        make_agent(agent)
+    for workload, target in itertools.product(settings.workloads, settings.targets):
+        bench.judge(Cell(workload, settings.agents[0], target, 0))
+
+
+def run_cell(bench: Bench, cell: Cell) -> str | None:
+    """Runs a cell, or goes on with it, and writes its record.
+
+    Returns:
+        What went wrong, ``None`` when nothing did.
+    """
+    folder = cell.folder(bench.top)
+    start = time.perf_counter()
+    try:
+        settings = bench.settings.search(cell)
+        evaluator, judge = bench.evaluator(cell.workload), bench.judge(cell)
+        resume = (folder / "settings.json").is_file()
+        prepare_folder(folder, overwrite=False, resume=resume)
+        found = search_in_folder(make_agent(cell.agent), evaluator, judge, settings, folder)
+        if found.interrupted:
+            raise KeyboardInterrupt
+        report = finish(evaluator, judge, settings, found, folder)
+        record = record_of(cell, report, judge, time.perf_counter() - start)
+        write_json(folder / RECORD, record)
+    except Exception as error:
+        return f"{type(error).__name__}: {error}"
+    return None
+
+
+def record_of(cell: Cell, report: SearchReport, judge: Judge, seconds: float) -> dict[str, Any]:
+    """All that statistics and the report need of a cell, as plain JSON values."""
+    search = report.search
+    candidates = search.candidates
+    return {
+        "cell": asdict(cell),
+        "paid": search.paid,
+        "charged": search.charged,
+        "charged_for": search.charged_for,
+        "episodes": search.episodes,
+        "simulator_runs": search.runs,
+        "updated": search.updated,
+        "seconds": seconds,
+        "search_seconds": search.seconds,
+        "evaluation_seconds": sum(c.evaluation.seconds for c in candidates),
+        "spent": [point.spent for point in search.curve],
+        "plans": [list(c.evaluation.counts) for c in candidates],
+        "accuracy": [c.accuracy for c in candidates],
+        "synops_fraction": [c.evaluation.synops_fraction for c in candidates],
+        "predicted_fraction": [c.predicted_fraction for c in candidates],
+        "max_ratio": judge.max_ratio,
+        "lre_samples": len(getattr(judge.estimator, "samples", ())),
+        "groups": list(report.tuned.plan.groups),
+        "channels": list(report.tuned.plan.channels),
+        "plan": list(report.candidate.evaluation.counts),
+        "test_accuracy": report.measured.accuracy,
+        "test_fraction": report.fraction,
+        "unpruned_accuracy": report.unpruned.accuracy,
+        "kept": report.kept(cell.target, None),
+    }
+
+
+def read_records(top: Path, cells: Iterable[Cell]) -> list[dict[str, Any]]:
+    """The records of the cells that are done.
+
+    Raises:
+        RunError: when one is damaged.
+    """
+    from spear_gym.agents.run_folder import read_json
+
+    records = []
+    for cell in cells:
+        path = cell.folder(top) / RECORD
+        if path.is_file():
+            record = read_json(path)
+            if not isinstance(record, dict) or record.get("cell") != asdict(cell):
+                raise RunError(f"'{path}' is damaged: it holds no record of {cell}")
+            records.append(record)
+    return records

@@ -1,0 +1,129 @@
+"""Runs the cells of a comparison in worker processes, and keeps what came of them."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from spear_gym.agents.pipeline import environment_versions
+from spear_gym.agents.run_folder import RunError
+from spear_gym.files import write_bytes, write_json
+from spear_gym.tasks import run_tasks
+from spear_gym.workload import Workload
+
+from .cells import RECORD, Bench, Cell, CompareSettings, check, read_records, run_cell
+
+ARCHIVE = "comparison.json.gz"
+ARCHIVE_FORMAT = "spear-gym comparison 1"
+ATTEMPTS = 2
+
+OnCell = Callable[[Cell, str | None], None]
+"""Called after each cell with what went wrong, ``None`` when nothing did."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A comparison as it is kept: everything that its report is made from.
+
+    Attributes:
+        settings: what was asked for.
+        versions: of the libraries.
+        records: one per finished cell, see ``cells.record_of``.
+        failures: what went wrong, by cell, for cells that failed twice.
+    """
+
+    settings: CompareSettings
+    versions: dict[str, str]
+    records: tuple[dict[str, Any], ...]
+    failures: dict[str, str]
+
+    def save(self, path: Path) -> None:
+        """Writes the archive; the same comparison gives the same bytes."""
+        content = {"format": ARCHIVE_FORMAT, **asdict(self)}
+        text = json.dumps(content, separators=(",", ":"))
+        write_bytes(path, gzip.compress(text.encode("utf-8"), mtime=0))
+
+    @classmethod
+    def load(cls, path: Path) -> Comparison:
+        """Reads an archive; nothing is unpickled.
+
+        Raises:
+            RunError: when it is missing, truncated or something else.
+        """
+        try:
+            content = json.loads(gzip.decompress(path.read_bytes()))
+            if content["format"] != ARCHIVE_FORMAT:
+                raise ValueError(f"its format is not '{ARCHIVE_FORMAT}'")
+            asked = content["settings"]
+            lists = {name: tuple(asked[name]) for name in ("workloads", "agents", "targets")}
+            return cls(
+                CompareSettings(**asked | lists),
+                content["versions"],
+                tuple(content["records"]),
+                content["failures"],
+            )
+        except (OSError, EOFError, ValueError, KeyError, TypeError) as error:
+            raise RunError(f"cannot read the comparison '{path}': {error}") from error
+
+
+def compare(
+    settings: CompareSettings,
+    workloads: Mapping[str, Workload],
+    top: Path,
+    *,
+    workers: int = 1,
+    on_cell: OnCell | None = None,
+) -> Comparison:
+    """Runs all cells that are not done yet, and writes the archive.
+
+    A cell that fails is run once more; if it fails again it is kept as a failure. One that was
+    interrupted goes on where it stopped, with nothing paid twice.
+
+    Args:
+        settings: what to compare.
+        workloads: those of the settings, by name.
+        top: folder of the comparison.
+        workers: processes of one thread each.
+        on_cell: called after each cell that ran.
+
+    Raises:
+        ValueError: a subclass that names what does not fit, before any cell is run.
+    """
+    bench = Bench(settings, workloads, top)
+    check(bench)
+    cells = settings.cells()
+    write_json(top / "settings.json", asdict(settings))
+    failures = _run(bench, unfinished(top, cells), workers, on_cell)
+    comparison = Comparison(
+        settings, environment_versions(), tuple(read_records(top, cells)), failures
+    )
+    comparison.save(top / ARCHIVE)
+    return comparison
+
+
+def unfinished(top: Path, cells: list[Cell]) -> list[Cell]:
+    """The cells without a record."""
+    return [cell for cell in cells if not (cell.folder(top) / RECORD).is_file()]
+
+
+def _run(bench: Bench, waiting: list[Cell], workers: int, on_cell: OnCell | None) -> dict[str, str]:
+    """Runs cells, the failed ones once more; what went wrong by cell."""
+    failures: dict[str, str] = {}
+    for attempt in range(1, ATTEMPTS + 1):
+        failed: list[Cell] = []
+        for index, problem in run_tasks(run_cell, waiting, context=bench, workers=workers):
+            cell = waiting[index]
+            last = attempt == ATTEMPTS
+            if problem is not None:
+                failed.append(cell)
+                failures[str(cell)] = problem
+            else:
+                failures.pop(str(cell), None)
+            if on_cell is not None and (problem is None or last):
+                on_cell(cell, problem)
+        waiting = failed
+    return failures

@@ -1,0 +1,125 @@
+"""``spear compare`` and ``spear report``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.markup import escape
+
+from spear_gym.cli.common import (
+    ScoringOption,
+    WorkersOption,
+    app,
+    err,
+    out,
+    progress_bar,
+    resolve_workload,
+    reward_settings_of,
+    set_threads,
+    worker_count,
+)
+
+if TYPE_CHECKING:
+    from spear_gym.agents.compare.cells import Cell
+    from spear_gym.agents.compare.run import Comparison
+
+FAILED = 1
+"""Exit status when some cells have no result."""
+
+
+@app.command()
+def compare(
+    agents: Annotated[str, typer.Option(help="Names, or paths, separated by commas.")],
+    workload: Annotated[
+        str, typer.Option(help="Networks, separated by commas; each is a task of its own.")
+    ] = "digits",
+    targets: Annotated[str, typer.Option(help="SynOps fractions, separated by commas.")] = "0.3",
+    seeds: Annotated[int, typer.Option(help="Runs per agent, network and target.")] = 5,
+    budget: Annotated[int, typer.Option(help="Paid evaluations of each search.")] = 200,
+    out_folder: Annotated[
+        Path, typer.Option("--out", help="Folder; finished cells in it are not run again.")
+    ] = Path("runs/comparison"),
+    reward: Annotated[
+        str, typer.Option(help="Reward shape of all agents, see `spear search`.")
+    ] = "tar",
+    reward_setting: Annotated[
+        list[str] | None, typer.Option(help="Setting of the reward, e.g. lam=10; repeatable.")
+    ] = None,
+    scoring: ScoringOption = None,
+    lre: Annotated[str, typer.Option(help="auto, none, or the path of a fit.")] = "auto",
+    workers: WorkersOption = None,
+) -> None:
+    """Compare agents on equal budgets; the report says how sure it is."""
+    set_threads(1)
+    from spear_gym.agents.compare.cells import CompareSettings
+    from spear_gym.agents.compare.run import compare as run_comparison
+    from spear_gym.agents.compare.run import unfinished
+
+    settings = CompareSettings(
+        workloads=_listed(workload),
+        agents=_listed(agents),
+        targets=_numbers(targets),
+        seeds=seeds,
+        budget=budget,
+        reward=reward,
+        reward_settings=reward_settings_of(reward_setting or []),
+        scoring=scoring,
+        lre=lre,
+    )
+    loaded = {name: resolve_workload(name) for name in settings.workloads}
+    count = worker_count(workers)
+    cells = settings.cells()
+    waiting = len(unfinished(out_folder, cells))
+    with progress_bar("{task.fields[last]}") as progress:
+        task = progress.add_task("cells", total=len(cells), completed=len(cells) - waiting, last="")
+
+        def show(cell: Cell, problem: str | None) -> None:
+            if problem is not None:
+                message = f"[bold red]failed twice:[/] {escape(f'{cell}: {problem}')}"
+                err.print(message, highlight=False, soft_wrap=True)
+            progress.update(task, advance=1, last=str(cell))
+
+        found = run_comparison(settings, loaded, out_folder, workers=count, on_cell=show)
+    _write(found, out_folder)
+
+
+@app.command()
+def report(
+    source: Annotated[Path, typer.Argument(help="A comparison's folder, or its archive.")],
+    out_folder: Annotated[
+        Path | None, typer.Option("--out", help="Where to; beside the archive if unset.")
+    ] = None,
+) -> None:
+    """Write the report of a comparison again, from its archive alone."""
+    from spear_gym.agents.compare.run import ARCHIVE, Comparison
+
+    archive = source / ARCHIVE if source.is_dir() else source
+    _write(Comparison.load(archive), out_folder or archive.parent)
+
+
+def _write(found: Comparison, folder: Path) -> None:
+    from spear_gym.agents.compare.report import write_report
+
+    if found.records:
+        write_report(found, folder)
+        path = escape(str(folder / "report.html"))
+        out.print(f"{len(found.records)} cells; report: [bold]{path}[/]", soft_wrap=True)
+    missing = len(found.settings.cells()) - len(found.records)
+    if missing:
+        err.print(f"{missing} cells have no result; the same command goes on with them")
+        raise typer.Exit(FAILED)
+
+
+def _listed(text: str) -> tuple[str, ...]:
+    return tuple(part.strip() for part in text.split(",") if part.strip())
+
+
+def _numbers(text: str) -> tuple[float, ...]:
+    from spear_gym.target import TargetError
+
+    try:
+        return tuple(map(float, _listed(text)))
+    except ValueError:
+        raise TargetError(f"targets are '{text}'; they must be numbers, e.g. 0.5,0.3") from None

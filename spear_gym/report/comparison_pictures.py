@@ -1,0 +1,158 @@
+"""Pictures of a comparison: anytime curves, fronts, plans and performance profiles."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from matplotlib.artist import Artist
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+Scores = NDArray[np.float64]
+Panel = Mapping[str, Scores]
+"""By agent."""
+
+# Okabe and Ito's colours, told apart by colour-blind readers too; then the same, dashed.
+COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8c564b")
+DASHES = ("-", "--", ":", "-.")
+
+
+def style(agents: Sequence[str]) -> dict[str, tuple[str, str]]:
+    """A colour and a line style for every agent, the same in all pictures."""
+    return {
+        agent: (COLORS[i % len(COLORS)], DASHES[(i // len(COLORS)) % len(DASHES)])
+        for i, agent in enumerate(agents)
+    }
+
+
+def curves_figure(
+    panels: Mapping[str, Mapping[str, tuple[Scores, Scores, Scores]]], agents: Sequence[str]
+) -> Figure:
+    """Anytime curves, one panel per title.
+
+    Args:
+        panels: by title and agent: middle, lower and upper curve, each ``(budget,)``.
+        agents: all agents, for their colours.
+    """
+    figure, axes = _grid(len(panels))
+    styles = style(agents)
+    for ax, (title, curves) in zip(axes, panels.items(), strict=True):
+        tops, lows = [], []
+        for agent, (middle, low, high) in curves.items():
+            color, dash = styles[agent]
+            spent = np.arange(1, len(middle) + 1)
+            ax.plot(spent, middle, color=color, linestyle=dash, linewidth=1.6, label=agent)
+            ax.fill_between(spent, low, high, color=color, alpha=0.12, linewidth=0)
+            tops.append(float(high.max()))
+            # The beginning, before a plan keeps the target, would flatten all the rest.
+            lows.append(float(middle[len(middle) // 10 :].min()))
+        ax.set_title(title, fontsize=10)
+        span = max(tops) - min(lows)
+        ax.set_ylim(min(lows) - 0.05 * span - 1e-3, max(tops) + 0.05 * span + 1e-3)
+        ax.set_xlabel("evaluations spent")
+        ax.set_ylabel("best score so far")
+    _legend(figure, axes)
+    return figure
+
+
+def fronts_figure(
+    panels: Mapping[str, Mapping[str, Sequence[tuple[float, float, bool]]]], agents: Sequence[str]
+) -> Figure:
+    """Accuracy against SynOps after fine-tuning, one point per run; hollow over target.
+
+    Args:
+        panels: by title and agent: (SynOps fraction, accuracy, keeps the target).
+        agents: all agents, for their colours.
+    """
+    figure, axes = _grid(len(panels))
+    styles = style(agents)
+    for ax, (title, runs) in zip(axes, panels.items(), strict=True):
+        for agent, points in runs.items():
+            color, _ = styles[agent]
+            for kept in (True, False):
+                some = [(f, a) for f, a, k in points if k is kept]
+                face = color if kept else "none"
+                x, y = zip(*some, strict=True) if some else ((), ())
+                label = agent if kept else None
+                ax.scatter(x, y, s=22, facecolors=face, edgecolors=color, alpha=0.8, label=label)
+        ax.set_title(title, fontsize=10)
+        ax.set_xlabel("SynOps after fine-tuning, of unpruned (test)")
+        ax.set_ylabel("accuracy (test)")
+    _legend(figure, axes)
+    return figure
+
+
+def plans_figure(shares: Mapping[str, Scores], layers: Sequence[str], title: str) -> Figure:
+    """Kept share of channels, one row per agent.
+
+    Args:
+        shares: by agent, ``(layers,)`` in [0, 1].
+        layers: their names.
+        title: shown on top.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(
+        figsize=(1.6 + 0.95 * len(layers), 1.5 + 0.34 * len(shares)), layout="constrained"
+    )
+    ax = figure.subplots()
+    table = np.stack(list(shares.values()))
+    image = ax.imshow(table, cmap="viridis", vmin=0, vmax=1, aspect="auto")
+    ax.set_xticks(range(len(layers)), layers, fontsize=8)
+    ax.set_yticks(range(len(shares)), list(shares), fontsize=8)
+    for row, column in np.ndindex(*table.shape):
+        value = table[row, column]
+        ink = "black" if value > 0.6 else "white"
+        ax.text(column, row, f"{value:.0%}", ha="center", va="center", fontsize=7, color=ink)
+    figure.colorbar(image, ax=ax, label="channels kept", shrink=0.9)
+    ax.set_title(title, fontsize=10)
+    return figure
+
+
+def profiles_figure(profiles: Panel, thresholds: Scores) -> Figure:
+    """Share of runs above an accuracy, by agent, each ``(thresholds,)``."""
+    figure, (ax, *_) = _grid(1)
+    styles = style(list(profiles))
+    for agent, shares in profiles.items():
+        color, dash = styles[agent]
+        ax.step(thresholds, shares, color=color, linestyle=dash, linewidth=1.6, label=agent)
+    ax.set_xlabel("accuracy after fine-tuning (test), runs over target left out")
+    ax.set_ylabel("share of runs above")
+    ax.set_ylim(0, 1)
+    _legend(figure, [ax])
+    return figure
+
+
+def _grid(panels: int) -> tuple[Figure, list[Axes]]:
+    from matplotlib.figure import Figure
+
+    columns = min(2, panels)
+    rows = -(-panels // columns)
+    figure = Figure(figsize=(4.6 * columns + 0.6, 3.4 * rows + 0.8), layout="constrained")
+    axes = np.asarray(figure.subplots(rows, columns, squeeze=False)).ravel().tolist()
+    for ax in axes[panels:]:
+        ax.set_visible(False)
+    for ax in axes[:panels]:
+        ax.spines[["top", "right"]].set_visible(False)
+        ax.grid(alpha=0.25)
+    return figure, axes[:panels]
+
+
+def _legend(figure: Figure, axes: Sequence[Axes]) -> None:
+    entries: dict[str, Artist] = {}
+    for ax in axes:
+        handles, labels = ax.get_legend_handles_labels()
+        entries.update(zip(map(str, labels), handles, strict=True))
+    figure.legend(
+        list(entries.values()),
+        list(entries),
+        loc="outside lower center",
+        ncols=min(4, len(entries)),
+        fontsize=8,
+        frameon=False,
+    )

@@ -1,0 +1,161 @@
+"""A report as data, written as Markdown and as one self-contained HTML page."""
+
+from __future__ import annotations
+
+import base64
+import csv
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from spear_gym.files import write_bytes, write_text
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table; its first column names the rows.
+
+    Attributes:
+        columns: their heads.
+        rows: texts, as many as columns.
+        caption: what it shows.
+    """
+
+    columns: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    caption: str = ""
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A figure.
+
+    Attributes:
+        name: of its files, without ending.
+        figure: drawn.
+        caption: what it shows; also read aloud in its place.
+    """
+
+    name: str
+    figure: Figure
+    caption: str
+
+
+@dataclass(frozen=True)
+class Section:
+    """A part of a report: paragraphs, then tables, then pictures.
+
+    Attributes:
+        title: its heading.
+        paragraphs: plain text.
+        tables: below the text.
+        pictures: below the tables.
+        warning: shown first, so that nobody misses it.
+    """
+
+    title: str
+    paragraphs: Sequence[str] = ()
+    tables: Sequence[Table] = ()
+    pictures: Sequence[Picture] = ()
+    warning: str = ""
+
+
+@dataclass(frozen=True)
+class Page:
+    """A report.
+
+    Attributes:
+        title: its title.
+        sections: in order.
+    """
+
+    title: str
+    sections: Sequence[Section] = field(default_factory=tuple)
+
+
+def write_page(page: Page, folder: Path) -> list[Path]:
+    """Writes ``report.md``, ``report.html`` and, in ``figures/``, each picture as PNG and SVG.
+
+    Returns:
+        The files.
+    """
+    written = []
+    images: dict[str, bytes] = {}
+    for section in page.sections:
+        for picture in section.pictures:
+            for kind in ("png", "svg"):
+                path = folder / "figures" / f"{picture.name}.{kind}"
+                content = drawn(picture.figure, kind)
+                write_bytes(path, content)
+                written.append(path)
+                if kind == "png":
+                    images[picture.name] = content
+    texts = {"report.md": markdown(page), "report.html": html(page, images)}
+    for name, text in texts.items():
+        write_text(folder / name, text)
+        written.append(folder / name)
+    return written
+
+
+def drawn(figure: Figure, kind: str) -> bytes:
+    """A figure as a file of a kind; the same figure gives the same bytes."""
+    import matplotlib as mpl
+
+    buffer = io.BytesIO()
+    metadata = {"Date": None} if kind == "svg" else {"Software": None}
+    with mpl.rc_context({"svg.hashsalt": "spear-gym"}):
+        figure.savefig(buffer, format=kind, dpi=130, metadata=metadata, facecolor="white")
+    return buffer.getvalue()
+
+
+def markdown(page: Page) -> str:
+    """The report as Markdown; pictures are links into ``figures/``."""
+    parts = [f"# {page.title}"]
+    for section in page.sections:
+        parts.append(f"## {section.title}")
+        if section.warning:
+            parts.append(f"> **Warning.** {section.warning}")
+        parts += section.paragraphs
+        for table in section.tables:
+            lines = [_line(table.columns), "|---" * len(table.columns) + "|"]
+            parts.append("\n".join(lines + [_line(row) for row in table.rows]))
+            if table.caption:
+                parts.append(f"*{table.caption}*")
+        for picture in section.pictures:
+            parts.append(f"![{picture.caption}](figures/{picture.name}.png)")
+            parts.append(f"*{picture.caption}*")
+    return "\n\n".join(parts) + "\n"
+
+
+def html(page: Page, images: dict[str, bytes]) -> str:
+    """The report as one page of HTML that needs nothing else.
+
+    Args:
+        page: the report.
+        images: PNG files by the name of their picture.
+    """
+    from jinja2 import Environment
+
+    template = (files(__package__) / "templates" / "page.html").read_text(encoding="utf-8")
+    encoded = {name: base64.b64encode(png).decode() for name, png in images.items()}
+    return Environment(autoescape=True).from_string(template).render(page=page, images=encoded)
+
+
+def csv_text(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    """A table as CSV."""
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows(rows)
+    return buffer.getvalue()
+
+
+def _line(cells: Sequence[str]) -> str:
+    escaped = (cell.replace("|", "\\|") for cell in cells)
+    return f"| {' | '.join(escaped)} |"
