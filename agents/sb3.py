@@ -11,6 +11,7 @@ import inspect
 import random
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from copy import deepcopy
 from typing import Any
 
 import gymnasium as gym
@@ -83,7 +84,8 @@ class SB3Agent:
             learn(model, session, StopWhenDone(session))
 
     def _model(self, env: gym.Env[Any, Any], seed: int) -> BaseAlgorithm:
-        arguments = {k: v for k, v in self.settings.items() if k not in ZOO_ONLY}
+        # Copied, because algorithms write into their policy_kwargs.
+        arguments = deepcopy({k: v for k, v in self.settings.items() if k not in ZOO_ONLY})
         if "noise_type" in self.settings:
             noise = NOISES[self.settings["noise_type"]]
             spread = float(self.settings["noise_std"]) * np.ones(1)

@@ -156,7 +156,7 @@ def _against_best(analysis: Analysis, best: str) -> str:
             "probability lies above one half; a run over target counts as beaten)."
         )
     if open_:
-        parts.append(f"Against {', '.join(open_)} no difference is shown.")
+        parts.append(f"Between {best} and {', '.join(open_)} no difference is shown.")
     parts.append("The intervals are not corrected for the number of comparisons.")
     return " ".join(parts)
 

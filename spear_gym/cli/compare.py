@@ -60,7 +60,7 @@ def compare(
     settings = CompareSettings(
         workloads=_listed(workload),
         agents=_listed(agents),
-        targets=_numbers(targets),
+        targets=numbers(targets),
         seeds=seeds,
         budget=budget,
         reward=reward,
@@ -116,7 +116,12 @@ def _listed(text: str) -> tuple[str, ...]:
     return tuple(part.strip() for part in text.split(",") if part.strip())
 
 
-def _numbers(text: str) -> tuple[float, ...]:
+def numbers(text: str) -> tuple[float, ...]:
+    """Targets separated by commas.
+
+    Raises:
+        TargetError: when one is no number.
+    """
     from spear_gym.target import TargetError
 
     try:

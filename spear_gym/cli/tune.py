@@ -1,0 +1,49 @@
+"""``spear tune``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from spear_gym.cli.common import app, out, progress_bar, resolve_workload, set_threads
+from spear_gym.cli.compare import numbers
+
+
+@app.command()
+def tune(
+    algorithm: Annotated[str, typer.Argument(help="ddpg, td3, sac, ...: see `spear agents`.")],
+    workload: Annotated[str, typer.Option(help="On which one; compare on others.")] = "digits",
+    targets: Annotated[str, typer.Option(help="SynOps fractions, separated by commas.")] = "0.3",
+    trials: Annotated[int, typer.Option(help="Settings tried, the library's included.")] = 16,
+    seeds: Annotated[int, typer.Option(help="Searches per trial and target.")] = 2,
+    budget: Annotated[int, typer.Option(help="Paid evaluations of each search.")] = 200,
+    lre: Annotated[str, typer.Option(help="auto, none, or the path of a fit.")] = "auto",
+    out_folder: Annotated[
+        Path | None, typer.Option("--out", help="Folder; runs/tune-<algorithm> if unset.")
+    ] = None,
+) -> None:
+    """Tune an algorithm's settings by Optuna's TPE; the same command goes on after a stop."""
+    set_threads(1)
+    from spear_gym.agents.compare.cells import Bench, Cell, CompareSettings
+    from spear_gym.agents.tuning import TuningSettings, check
+    from spear_gym.agents.tuning import tune as run_tuning
+
+    settings = TuningSettings(algorithm, workload, numbers(targets), trials, seeds, budget)
+    check(settings)
+    asked = CompareSettings((workload,), (algorithm,), settings.targets, lre=lre)
+    folder = out_folder or Path("runs") / f"tune-{algorithm}"
+    bench = Bench(asked, {workload: resolve_workload(workload)}, folder)
+    judges = {t: bench.judge(Cell(workload, algorithm, t, 0)) for t in settings.targets}
+    with progress_bar("best {task.fields[best]:.4f}") as progress:
+        task = progress.add_task(f"tune {algorithm}", total=trials, best=0.0)
+        best = [0.0]
+
+        def show(value: float) -> None:
+            best[0] = max(best[0], value)
+            progress.update(task, advance=1, best=best[0])
+
+        found = run_tuning(settings, judges, bench, folder, on_trial=show)
+    out.print(found)
+    out.print(f"wrote {folder / f'{algorithm}.yml'} and its record", soft_wrap=True)
