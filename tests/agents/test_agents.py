@@ -28,6 +28,7 @@ from spear_gym.agents.spear_ddpg import (
     EpisodeReplayBuffer,
     Settings,
     SpearDDPG,
+    TwoRateDDPG,
     truncated_normal,
 )
 from spear_gym.evaluation import PlanEvaluator
@@ -177,7 +178,7 @@ def test_adaptive_reward_begins_anew_with_every_search(tiny: Workload, agent: st
     shape = judge.reward
     assert isinstance(shape, LagrangianReward)
     for _ in range(2):
-        chosen = small_ddpg() if agent == "ddpg" else make_agent(agent)
+        chosen = small_ddpg(warmup_share=0.9) if agent == "ddpg" else make_agent(agent)
         result = run_search(chosen, evaluator, judge, budget=15, seed=1)
         assert result.episodes == 15, "no plan came twice, so every episode is among these"
         twin = LagrangianReward()
@@ -318,41 +319,39 @@ def test_curve_and_best_follow_the_candidates(tiny: Workload) -> None:
     assert result.best == best_of(result.candidates)
 
 
-# A toy of two groups, every plan of which is known.
+# Toys of two groups, every plan of which is known.
 
 
-@pytest.fixture(scope="module")
-def solved() -> tuple[PlanEvaluator, Judge, Candidate]:
+@pytest.fixture(scope="module", params=[0, 3])
+def solved(request: pytest.FixtureRequest) -> tuple[PlanEvaluator, Judge, Candidate]:
     """An evaluator that knows all 100 plans of a toy, and the best of them.
 
-    One of the toys that spear-ddpg solves, chosen after others had been tried that it does not: a
-    guard against breaking it, no evidence of how good it is; see
-    `notebooks/results/enumerated_toys.py`.
+    Two of the four toys of `notebooks/results/enumerated-toys.md` that spear-ddpg solves in every
+    seed; on the other two of the six it does not.
     """
-    evaluator = PlanEvaluator(toys.trained((10, 10), name="ten"), scoring="refit")
+    workload = toys.trained((10, 10), name="ten", seed=request.param)
+    evaluator = PlanEvaluator(workload, scoring="refit")
     plans = list(itertools.product(range(1, 11), repeat=2))
     assert evaluator.space.smallest_counts() == (1, 1)
     judge = judge_of(evaluator)
     judged = [judge(evaluator.evaluate(plan)) for plan in plans]
     feasible = [c for c in judged if c.predicted_fraction <= TARGET]
     assert 0 < len(feasible) < len(plans)
-    best = max(feasible, key=lambda c: (c.accuracy, -c.evaluation.synops))
-    assert all(1 < count < 10 for count in best.evaluation.counts), "not at the rim"
-    return evaluator, judge, best
+    return evaluator, judge, max(feasible, key=lambda c: (c.accuracy, -c.evaluation.synops))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("agent", "budget"),
-    [(SpearDDPG(), 50), (make_agent("random"), 100)],
-    ids=["spear-ddpg", "random"],
+    [("spear-ddpg", 50), ("random", 100)],
 )
 def test_best_plan_of_the_toy_is_found(
-    solved: tuple[PlanEvaluator, Judge, Candidate], agent: Agent, budget: int
+    solved: tuple[PlanEvaluator, Judge, Candidate], agent: str, budget: int
 ) -> None:
     evaluator, judge, best = solved
     found = [
-        run_search(agent, evaluator, judge, budget=budget, seed=seed).best for seed in range(5)
+        run_search(make_agent(agent), evaluator, judge, budget=budget, seed=seed).best
+        for seed in range(5)
     ]
     hits = sum(candidate.evaluation.counts == best.evaluation.counts for candidate in found)
     assert hits >= 4, [candidate.evaluation.counts for candidate in found]
@@ -403,6 +402,35 @@ def test_replay_buffer_puts_the_final_reward_on_every_transition() -> None:
     assert buffer.dones[:5, 0].tolist() == [0, 0, 1, 0, 1]
     assert buffer.actions[:5, 0, 0].tolist() == pytest.approx([0.0, 0.1, 0.2, 0.0, 0.1])
     assert buffer.observations[:5, 0, 0].tolist() == pytest.approx([0.1] * 3 + [0.2] * 2)
+
+
+def test_replay_buffer_puts_the_final_reward_on_the_last_transition() -> None:
+    buffer = make_buffer(rate=0.5, every_transition=False)
+    add_episode(buffer, 3, final=0.9, mark=1.0)
+    add_episode(buffer, 3, final=0.5, mark=2.0)
+    assert buffer.baseline == pytest.approx(0.7)
+    torch.manual_seed(0)
+    batch = buffer.sample(200)
+    last, episode = batch.dones.flatten() == 1, batch.observations[:, 0]
+    assert bool((batch.rewards.flatten()[~last] == 0).all())
+    for mark, advantage in ((1.0, 0.2), (2.0, -0.2)):
+        seen = batch.rewards.flatten()[last & (episode == mark)]
+        assert len(seen) > 0
+        assert seen.tolist() == pytest.approx([advantage] * len(seen))
+
+
+def test_actor_learns_at_its_own_rate(tiny: Workload, monkeypatch: pytest.MonkeyPatch) -> None:
+    rates = set()
+    train = TwoRateDDPG.train
+
+    def noted(self: TwoRateDDPG, *args: Any, **kwargs: Any) -> None:
+        train(self, *args, **kwargs)
+        networks = (self.actor, self.critic)
+        rates.add(tuple(n.optimizer.param_groups[0]["lr"] for n in networks))
+
+    monkeypatch.setattr(TwoRateDDPG, "train", noted)
+    search(tiny, small_ddpg(actor_learning_rate=1e-5, critic_learning_rate=1e-2), budget=5)
+    assert rates == {(1e-5, 1e-2)}
 
 
 def test_replay_buffer_floors_rewards() -> None:
