@@ -40,6 +40,24 @@ def forward(
     Returns:
         ``(batch, classes)``: mean current, spike count or mean membrane (``graph.readout``).
     """
+    values = node_values(graph, inputs, num_steps, training=training, bn_time=bn_time)
+    output = values[graph.output]
+    return output.sum(0) if graph.readout == "spikes" else output.mean(0)
+
+
+def node_values(
+    graph: SpikingGraph,
+    inputs: Tensor,
+    num_steps: int,
+    *,
+    training: bool,
+    bn_time: BnTime = "step",
+) -> dict[int, Tensor]:
+    """What every node of a network gives for a batch; arguments as for :func:`forward`.
+
+    Returns:
+        By node ``(num_steps, batch, ...)``, a time axis of 1 for what is static.
+    """
     values: dict[int, Tensor] = {}
     for node in graph.nodes:
         sources = [values[i] for i in node.inputs]
@@ -62,8 +80,7 @@ def forward(
         else:
             value = combine(node, sources)
         values[node.index] = value
-    output = values[graph.output]
-    return output.sum(0) if graph.readout == "spikes" else output.mean(0)
+    return values
 
 
 def fire(neuron: snn.Leaky, current: Tensor, num_steps: int, *, membrane: bool = False) -> Tensor:
