@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import platform
 import time
 from collections.abc import Callable
@@ -44,11 +46,24 @@ def search_in_folder(
     settings: SearchSettings,
     folder: Path,
     *,
+    storage: str | None = None,
+    overwrite: bool = False,
     on_candidate: Callable[[SearchSession, Candidate], None] | None = None,
 ) -> SearchResult:
-    """Searches; every paid evaluation goes to ``folder``'s ledger, the best plan beside it.
+    """Searches; every paid evaluation goes to the ledger, the best plan into the folder.
 
     Recorded evaluations of an earlier, interrupted run are replayed, not paid for again.
+
+    Args:
+        agent: who searches.
+        evaluator: scores plans.
+        judge: target, estimator and reward.
+        settings: what was asked for.
+        folder: the run folder.
+        storage: of the ledger, see :func:`spear_gym.storage.open_storage`; ``ledger.log`` in the
+            folder by default. Searches in one storage are told apart by what they were asked for.
+        overwrite: forget what an equal search recorded there.
+        on_candidate: called after each paid evaluation.
 
     Raises:
         RunError: when the folder holds another search.
@@ -63,7 +78,11 @@ def search_in_folder(
     _check_identity(folder, identity)
     write_json(folder / "settings.json", identity)
     study = f"{evaluator.workload.name} {agent.name} seed {settings.seed}"
-    ledger = Ledger(folder / "ledger.log", study, evaluator.space, identity)
+    if storage is not None:
+        digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:10]
+        study = f"{study} target {judge.target:g} {digest}"
+    where = folder / "ledger.log" if storage is None else storage
+    ledger = Ledger(where, study, evaluator.space, identity, overwrite=overwrite)
     recorded = ledger.evaluations()
     earlier_runs = sum(evaluation.counts not in evaluator.known for evaluation in recorded)
     for evaluation in recorded:

@@ -12,57 +12,55 @@ from typing import Any
 
 from spear_gym.evaluation import Counts, Evaluation
 from spear_gym.pruning.plan import PlanSpace
+from spear_gym.storage import LedgerError, open_storage, refused, shown
 from spear_gym.target import Candidate
-
-LOCK_SECONDS = 5
-"""A ledger's lock of this age was left behind; writing a row takes milliseconds."""
-
-
-class LedgerError(ValueError):
-    """A ledger cannot be read or written, or belongs to something else."""
 
 
 class Ledger:
     """A search's record.
 
     Args:
-        path: the journal file; created when missing.
+        where: a journal file or the address of a database, see
+            :func:`spear_gym.storage.open_storage`; made when missing. Several processes may write
+            to one, each to its own study.
         study: name of the study.
         space: the plan space, for the widths.
         identity: what the record belongs to; an existing study must have the same.
+        overwrite: forget a study of this name.
 
     Raises:
-        LedgerError: when the file is damaged, or belongs to something else.
+        LedgerError: when it cannot be opened, is damaged, or belongs to something else.
     """
 
-    def __init__(self, path: Path, study: str, space: PlanSpace, identity: dict[str, Any]) -> None:
+    def __init__(
+        self,
+        where: Path | str,
+        study: str,
+        space: PlanSpace,
+        identity: dict[str, Any],
+        *,
+        overwrite: bool = False,
+    ) -> None:
         import optuna
-        from optuna.storages import JournalStorage
-        from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
 
         optuna.logging.set_verbosity(optuna.logging.WARNING)
-        self.path = path
+        self._name = shown(where)
         self._space = space
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            _drop_unfinished_line(path)
-            # The lock is a link to the file. With a relative path it would dangle, and one left
-            # behind by a killed process would never be seen to be old.
-            absolute = str(path.resolve())
-            lock = JournalFileSymlinkLock(absolute, grace_period=LOCK_SECONDS)
-            storage = JournalStorage(JournalFileBackend(absolute, lock_obj=lock))
+        storage = open_storage(where)
+        with refused("open", where):
+            if overwrite and study in optuna.get_all_study_names(storage):
+                optuna.delete_study(study_name=study, storage=storage)
             self._study = optuna.create_study(
                 storage=storage, study_name=study, direction="maximize", load_if_exists=True
             )
-        except Exception as error:
-            raise LedgerError(f"cannot open the ledger '{path}': {error}") from error
         found = self._study.user_attrs.get("identity")
         if found is None:
-            self._study.set_user_attr("identity", identity)
+            with refused("write", where):
+                self._study.set_user_attr("identity", identity)
         elif found != identity:
             differing = sorted(k for k in {*found, *identity} if found.get(k) != identity.get(k))
             raise LedgerError(
-                f"the ledger '{path}' belongs to another search (different: "
+                f"the ledger '{self._name}' belongs to another search (different: "
                 f"{', '.join(differing)}); choose another folder or --overwrite"
             )
 
@@ -78,12 +76,16 @@ class Ledger:
                 rows.append(Evaluation.from_json(trial.user_attrs["evaluation"]))
             except (KeyError, TypeError) as error:
                 raise LedgerError(
-                    f"row {trial.number} of the ledger '{self.path}' is damaged: {error!r}"
+                    f"row {trial.number} of the ledger '{self._name}' is damaged: {error!r}"
                 ) from error
         return rows
 
     def append(self, candidate: Candidate) -> None:
-        """Writes a paid evaluation."""
+        """Writes a paid evaluation.
+
+        Raises:
+            LedgerError: when it cannot be written.
+        """
         import optuna
 
         evaluation = candidate.evaluation
@@ -92,29 +94,20 @@ class Ledger:
             group.name: optuna.distributions.IntDistribution(1, group.channels)
             for group in self._space.groups
         }
-        self._study.add_trial(
-            optuna.trial.create_trial(
-                params=widths,
-                distributions=limits,
-                value=candidate.reward,
-                user_attrs={
-                    "evaluation": evaluation.to_json(),
-                    "accuracy": evaluation.accuracy,
-                    "synops_fraction": evaluation.synops_fraction,
-                    "predicted_synops_fraction": candidate.predicted_fraction,
-                    "reward_terms": candidate.terms,
-                },
-            )
+        row = optuna.trial.create_trial(
+            params=widths,
+            distributions=limits,
+            value=candidate.reward,
+            user_attrs={
+                "evaluation": evaluation.to_json(),
+                "accuracy": evaluation.accuracy,
+                "synops_fraction": evaluation.synops_fraction,
+                "predicted_synops_fraction": candidate.predicted_fraction,
+                "reward_terms": candidate.terms,
+            },
         )
-
-
-def _drop_unfinished_line(path: Path) -> None:
-    """Cuts off a row that a killed process did not finish; the next one would run into it."""
-    content = path.read_bytes() if path.is_file() else b""
-    whole = content.rfind(b"\n") + 1
-    if whole < len(content):
-        with path.open("r+b") as file:
-            file.truncate(whole)
+        with refused("write", self._name):
+            self._study.add_trial(row)
 
 
 class Replay:

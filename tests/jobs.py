@@ -12,6 +12,9 @@ import torch
 from torch import Tensor, nn
 from toys import scaled
 
+from spear_gym.ledger import Ledger
+from spear_gym.pruning.plan import PlanSpace
+from spear_gym.target import Candidate
 from spear_gym.workload import Workload, load_workload
 
 
@@ -108,3 +111,13 @@ def named(workload: Workload, _: int) -> tuple[str, bool, float, str]:
     """What a worker knows of a workload that it was sent."""
     mine = load_workload("mine")
     return workload.name, mine is workload, mine.reference().synops, workload.fingerprint()
+
+
+def write_rows(context: tuple[Path, PlanSpace, Candidate, Path], name: str) -> int:
+    """Sixty rows in a study of its own, while another process writes to the same journal."""
+    path, space, candidate, folder = context
+    ledger = Ledger(path, name, space, {"study": name})
+    meet(folder, "write", others=1)
+    for _ in range(60):
+        ledger.append(candidate)
+    return len(ledger.evaluations())

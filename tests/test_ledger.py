@@ -7,16 +7,19 @@ import time
 from pathlib import Path
 from typing import Any
 
+import jobs
 import optuna
 import pytest
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 
 from spear_gym.evaluation import Evaluation, PlanEvaluator, PrefixMeasure
-from spear_gym.ledger import Ledger, LedgerError, Replay
+from spear_gym.ledger import Ledger, Replay
 from spear_gym.lre import NoEstimator
 from spear_gym.reward import TargetAwareReward
+from spear_gym.storage import LedgerError, open_storage, shown
 from spear_gym.target import Candidate, Judge
+from spear_gym.tasks import run_tasks
 from spear_gym.workload import Workload
 
 IDENTITY: dict[str, Any] = {"settings": {"seed": 0, "target": 0.3}, "versions": {"torch": "2"}}
@@ -156,6 +159,62 @@ def test_lock_left_by_a_killed_process(
     again.append(candidates[1])
     assert time.monotonic() - start < 60
     assert [e.counts for e in again.evaluations()] == [(3, 4, 5), (6, 8, 8)]
+
+
+def test_database_instead_of_a_file(
+    tmp_path: Path, evaluator: PlanEvaluator, candidates: list[Candidate]
+) -> None:
+    address = f"sqlite:///{tmp_path / 'ledger.db'}"
+    first = Ledger(address, "a search", evaluator.space, IDENTITY)
+    other = Ledger(address, "another search", evaluator.space, {"settings": {"seed": 1}})
+    for candidate in candidates:
+        first.append(candidate)
+    other.append(candidates[0])
+    expected = [candidate.evaluation for candidate in candidates]
+    assert Ledger(address, "a search", evaluator.space, IDENTITY).evaluations() == expected
+    assert other.evaluations() == expected[:1]
+    with pytest.raises(LedgerError, match="belongs to another search"):
+        Ledger(address, "another search", evaluator.space, IDENTITY)
+    fresh = Ledger(address, "another search", evaluator.space, IDENTITY, overwrite=True)
+    assert fresh.evaluations() == []
+    assert Ledger(address, "a search", evaluator.space, IDENTITY).evaluations() == expected
+
+
+@pytest.mark.parametrize(
+    ("where", "said"),
+    [
+        ("sqlite:////no/such/folder/ledger.db", "cannot open the ledger .*unable to open"),
+        ("oracel://host/name", "'oracel://host/name' is no address of a database"),
+        ("postgresql://me:secret@127.0.0.1:9/none", r"me:\*\*\*@127|needs a driver"),
+        ("mysql+pymysql://me:secret@host/none", "needs a driver that is not installed"),
+    ],
+)
+def test_unreachable_databases(where: str, said: str) -> None:
+    with pytest.raises(LedgerError, match=said) as caught:
+        open_storage(where)
+    assert "secret" not in str(caught.value)
+    assert "secret" not in shown(where)
+
+
+def test_read_only_database(tmp_path: Path, evaluator: PlanEvaluator) -> None:
+    path = tmp_path / "ledger.db"
+    Ledger(f"sqlite:///{path}", "a search", evaluator.space, IDENTITY)
+    address = f"sqlite:///file:{path}?mode=ro&uri=true"
+    with pytest.raises(LedgerError, match=r"cannot open the ledger .*readonly database"):
+        Ledger(address, "a search", evaluator.space, IDENTITY)
+
+
+def test_two_processes_write_one_journal(
+    tmp_path: Path, evaluator: PlanEvaluator, candidates: list[Candidate]
+) -> None:
+    path = tmp_path / "ledger.log"
+    context = (path, evaluator.space, candidates[0], tmp_path)
+    names = ["one", "two"]
+    done = dict(run_tasks(jobs.write_rows, names, context=context, workers=2))
+    assert done == {0: 60, 1: 60}
+    for name in names:
+        rows = Ledger(path, name, evaluator.space, {"study": name}).evaluations()
+        assert rows == [candidates[0].evaluation] * 60
 
 
 def test_replay_follows_the_record() -> None:

@@ -102,12 +102,14 @@ class Bench:
         settings: of the comparison.
         workloads: by name.
         top: folder of the comparison.
+        storage: of the ledgers, each cell's own folder by default.
         evaluators: by workload. Cells share the answers, never the budget.
     """
 
     settings: CompareSettings
     workloads: Mapping[str, Workload]
     top: Path
+    storage: str | None = None
     evaluators: dict[str, PlanEvaluator] = field(default_factory=dict)
 
     def evaluator(self, name: str) -> PlanEvaluator:
@@ -163,7 +165,8 @@ def run_cell(bench: Bench, cell: Cell) -> str | None:
         evaluator, judge = bench.evaluator(cell.workload), bench.judge(cell)
         resume = (folder / "settings.json").is_file()
         prepare_folder(folder, overwrite=False, resume=resume)
-        found = search_in_folder(make_agent(cell.agent), evaluator, judge, settings, folder)
+        agent = make_agent(cell.agent)
+        found = search_in_folder(agent, evaluator, judge, settings, folder, storage=bench.storage)
         if found.interrupted:
             raise KeyboardInterrupt
         report = finish(evaluator, judge, settings, found, folder)

@@ -12,6 +12,7 @@ from typing import Any
 from spear_gym.agents.pipeline import environment_versions
 from spear_gym.agents.run_folder import RunError
 from spear_gym.files import write_bytes, write_json
+from spear_gym.storage import check_storage
 from spear_gym.tasks import run_tasks
 from spear_gym.workload import Workload
 
@@ -76,6 +77,7 @@ def compare(
     top: Path,
     *,
     workers: int = 1,
+    storage: str | None = None,
     on_cell: OnCell | None = None,
 ) -> Comparison:
     """Runs all cells that are not done yet, and writes the archive.
@@ -88,13 +90,15 @@ def compare(
         workloads: those of the settings, by name.
         top: folder of the comparison.
         workers: processes of one thread each.
+        storage: of all ledgers; each cell's own folder by default.
         on_cell: called after each cell that ran.
 
     Raises:
         ValueError: a subclass that names what does not fit, before any cell is run.
     """
-    bench = Bench(settings, workloads, top)
+    bench = Bench(settings, workloads, top, storage)
     check(bench)
+    check_storage(storage)
     cells = settings.cells()
     write_json(top / "settings.json", asdict(settings))
     failures = _run(bench, unfinished(top, cells), workers, on_cell)

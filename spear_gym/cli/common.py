@@ -34,6 +34,13 @@ ScoringOption = Annotated[
     str | None, typer.Option(help="plain, recalibrated or refit; the workload's default if unset.")
 ]
 PrecisionOption = Annotated[str, typer.Option(help="Of scoring: float32 or bfloat16.")]
+StorageOption = Annotated[
+    str | None,
+    typer.Option(
+        help="Ledger elsewhere: a journal file, sqlite:///FILE or postgresql://HOST/NAME.",
+        envvar="SPEAR_GYM_STORAGE",
+    ),
+]
 CriterionOption = Annotated[str, typer.Option(help="l1, bn_scale, taylor or random.")]
 
 

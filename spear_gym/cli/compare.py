@@ -10,6 +10,7 @@ from rich.markup import escape
 
 from spear_gym.cli.common import (
     ScoringOption,
+    StorageOption,
     WorkersOption,
     app,
     err,
@@ -49,6 +50,7 @@ def compare(
     ] = None,
     scoring: ScoringOption = None,
     lre: Annotated[str, typer.Option(help="auto, none, or the path of a fit.")] = "auto",
+    storage: StorageOption = None,
     workers: WorkersOption = None,
 ) -> None:
     """Compare agents on equal budgets; the report says how sure it is."""
@@ -81,7 +83,9 @@ def compare(
                 err.print(message, highlight=False, soft_wrap=True)
             progress.update(task, advance=1, last=str(cell))
 
-        found = run_comparison(settings, loaded, out_folder, workers=count, on_cell=show)
+        found = run_comparison(
+            settings, loaded, out_folder, workers=count, storage=storage, on_cell=show
+        )
     _write(found, out_folder)
 
 

@@ -14,6 +14,7 @@ from spear_gym.cli.common import (
     CriterionOption,
     PrecisionOption,
     ScoringOption,
+    StorageOption,
     ThreadsOption,
     WorkersOption,
     WorkloadOption,
@@ -67,6 +68,7 @@ def search(
     precision: PrecisionOption = "float32",
     criterion: CriterionOption = "l1",
     lre: Annotated[str, typer.Option(help="auto, none, or the path of a fit.")] = "auto",
+    storage: StorageOption = None,
     channel_multiple: Annotated[int, typer.Option(help="Kept channels are multiples of it.")] = 1,
     min_channels: Annotated[int, typer.Option(help="Fewest channels a layer keeps.")] = 1,
     max_ratio: Annotated[float, typer.Option(help="Largest prune ratio.")] = 0.9,
@@ -107,7 +109,7 @@ def search(
     )
     goal = f"{target:g}" if target is not None else f"{target_synops:g}synops"
     folder = out_folder or Path("runs") / f"{_short(workload)}-{_short(agent)}-{goal}-seed{seed}"
-    _search(settings, folder, resume=resume, overwrite=overwrite, workers=workers)
+    _search(settings, folder, storage, resume=resume, overwrite=overwrite, workers=workers)
 
 
 def _short(name: str) -> str:
@@ -125,13 +127,20 @@ def agents() -> None:
 
 
 def _search(
-    settings: SearchSettings, folder: Path, *, resume: bool, overwrite: bool, workers: int | None
+    settings: SearchSettings,
+    folder: Path,
+    storage: str | None,
+    *,
+    resume: bool,
+    overwrite: bool,
+    workers: int | None,
 ) -> None:
     from spear_gym.agents import AgentError, make_agent
     from spear_gym.agents.pipeline import finish, search_in_folder
     from spear_gym.agents.run_folder import check_folder, prepare_folder
     from spear_gym.evaluation import PlanEvaluator
     from spear_gym.reward import make_reward
+    from spear_gym.storage import check_storage
     from spear_gym.target import make_judge, target_fraction
 
     check_seed(settings.seed)
@@ -161,6 +170,7 @@ def _search(
         target=settings.target,
         target_synops=settings.target_synops,
     )
+    check_storage(storage)
     prepare_folder(folder, overwrite=overwrite, resume=resume)
     with progress_bar("best reward so far {task.fields[best]}") as progress:
         task = progress.add_task(f"search ({agent.name})", total=settings.budget, best="-")
@@ -169,7 +179,16 @@ def _search(
             best = f"{session.curve[-1].best_reward:.3f}"
             progress.update(task, completed=session.spent, best=best)
 
-        found = search_in_folder(agent, evaluator, judge, settings, folder, on_candidate=show)
+        found = search_in_folder(
+            agent,
+            evaluator,
+            judge,
+            settings,
+            folder,
+            storage=storage,
+            overwrite=overwrite,
+            on_candidate=show,
+        )
         if not found.interrupted:
             progress.update(task, completed=settings.budget, total=settings.budget)
     if found.interrupted:
@@ -225,9 +244,10 @@ def show_report(
         for group, kept in zip(evaluator.space.groups, candidate.evaluation.counts, strict=True)
     )
     out.print(f"channels kept: {widths}", soft_wrap=True)
+    charged = f"; charged beside: {search.charged}, {search.charged_for}" if search.charged else ""
     out.print(
         f"paid evaluations: {search.paid} ({search.episodes} episodes, {search.runs} simulator "
-        f"runs); plans fine-tuned: {report.tuned_plans}",
+        f"runs); plans fine-tuned: {report.tuned_plans}{charged}",
         soft_wrap=True,
     )
     phases = report.phases
