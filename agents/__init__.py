@@ -38,10 +38,7 @@ def _later(module: str, factory: str, *arguments: Any, **fixed: Any) -> Callable
 AGENTS: dict[str, Callable[..., Agent]] = {
     "spear-ddpg": _later(".spear_ddpg", "SpearDDPG"),
     "random": _later(".baselines", "RandomSearch"),
-    "uniform": _later(".design", "Uniform"),
-    "global-l1": _later(".design", "GlobalL1"),
-    "network-slimming": _later(".design", "NetworkSlimming"),
-    "sca": _later(".design", "MembraneActivity"),
+    "uniform": _later(".baselines", "Uniform"),
 }
 """Agents by name; called with an agent's settings."""
 

@@ -93,7 +93,6 @@ def train(
     *,
     seed: int,
     on_batch: OnBatch | None = None,
-    penalty: Callable[[], Tensor] | None = None,
 ) -> None:
     """Trains ``graph.model`` in place and leaves it in eval mode with its neurons reset.
 
@@ -104,7 +103,6 @@ def train(
         recipe: how.
         seed: of the sample order, the shifts and dropout.
         on_batch: progress callback.
-        penalty: added to the loss of every batch.
 
     Raises:
         TrainingDiverged: when the loss is not finite.
@@ -131,8 +129,6 @@ def train(
                         graph, inputs, num_steps, training=True, bn_time=recipe.bn_time
                     )
                 loss = F.cross_entropy(readout, split.labels[index])
-                if penalty is not None:
-                    loss = loss + penalty()
                 if not torch.isfinite(loss):
                     graph.model.eval()
                     value = float(loss.detach())

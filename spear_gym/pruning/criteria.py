@@ -105,25 +105,12 @@ CRITERIA: dict[str, Criterion] = {
 }
 
 
-def group_scores(
-    group: PrunableGroup, criterion: Criterion, context: Context, *, relative: bool = True
-) -> Tensor:
-    """Score of each channel of a group, float64 ``(channels,)``.
-
-    Args:
-        group: the group.
-        criterion: scores one member.
-        context: what it may look at.
-        relative: each member's scores are divided by their mean before they are added up, so that
-            they compare between layers; without, they are taken as they are.
-    """
+def group_scores(group: PrunableGroup, criterion: Criterion, context: Context) -> Tensor:
+    """Score of each channel of a group, float64 ``(channels,)``."""
     total = torch.zeros(group.channels, dtype=torch.float64)
     for index in group.members:
         member = context.graph.nodes[index]
         scores = _own_channels(member, criterion.score(member, context), group)
-        if not relative:
-            total += scores
-            continue
         mean = scores.mean()
         total += scores / mean if mean > 0 else torch.ones_like(scores)
     return total

@@ -40,24 +40,6 @@ def forward(
     Returns:
         ``(batch, classes)``: mean current, spike count or mean membrane (``graph.readout``).
     """
-    values = node_values(graph, inputs, num_steps, training=training, bn_time=bn_time)
-    output = values[graph.output]
-    return output.sum(0) if graph.readout == "spikes" else output.mean(0)
-
-
-def node_values(
-    graph: SpikingGraph,
-    inputs: Tensor,
-    num_steps: int,
-    *,
-    training: bool,
-    bn_time: BnTime = "step",
-) -> dict[int, Tensor]:
-    """What every node of a network gives for a batch; arguments as for :func:`forward`.
-
-    Returns:
-        By node ``(num_steps, batch, ...)``, a time axis of 1 for what is static.
-    """
     values: dict[int, Tensor] = {}
     for node in graph.nodes:
         sources = [values[i] for i in node.inputs]
@@ -80,7 +62,8 @@ def node_values(
         else:
             value = combine(node, sources)
         values[node.index] = value
-    return values
+    output = values[graph.output]
+    return output.sum(0) if graph.readout == "spikes" else output.mean(0)
 
 
 def fire(neuron: snn.Leaky, current: Tensor, num_steps: int, *, membrane: bool = False) -> Tensor:
