@@ -40,7 +40,13 @@ def frames_net() -> tuple[SpikingGraph, Tensor, int]:
     return graph, (torch.rand(9, 5, 2, 8, 8) > 0.6).float(), 5
 
 
-NETS = [step_net, tutorial_net, residual_net, group_net, frames_net]
+def static_events_net() -> tuple[SpikingGraph, Tensor, int]:
+    """The same events at every time step: the first layer reads them once, and counts them all."""
+    inputs = (torch.rand(9, 1, 16, 16) > 0.6).float()
+    return trace(enlivened(StepNet()), inputs[:4], events=True), inputs, 4
+
+
+NETS = [static_events_net, step_net, tutorial_net, residual_net, group_net, frames_net]
 Made = Callable[[], tuple[SpikingGraph, Tensor, int]]
 
 
