@@ -1,4 +1,4 @@
-"""Who searches: RL, black-box and design-based agents behind one interface."""
+"""Who searches: RL, black-box, gradient-based and design-based agents behind one interface."""
 
 from __future__ import annotations
 
@@ -38,7 +38,11 @@ def _later(module: str, factory: str, *arguments: Any, **fixed: Any) -> Callable
 AGENTS: dict[str, Callable[..., Agent]] = {
     "spear-ddpg": _later(".spear_ddpg", "SpearDDPG"),
     "random": _later(".baselines", "RandomSearch"),
-    "uniform": _later(".baselines", "Uniform"),
+    "uniform": _later(".design", "Uniform"),
+    "global-l1": _later(".design", "GlobalL1"),
+    "network-slimming": _later(".design", "NetworkSlimming"),
+    "sca": _later(".design", "SCA"),
+    "gates": _later(".gradient", "Gates"),
 }
 """Agents by name; called with an agent's settings."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal
 
@@ -93,6 +93,8 @@ def train(
     *,
     seed: int,
     on_batch: OnBatch | None = None,
+    penalty: Callable[[], Tensor] | None = None,
+    max_batches: int | None = None,
 ) -> None:
     """Trains ``graph.model`` in place and leaves it in eval mode with its neurons reset.
 
@@ -103,13 +105,16 @@ def train(
         recipe: how.
         seed: of the sample order, the shifts and dropout.
         on_batch: progress callback.
+        penalty: a differentiable scalar added to every batch's loss.
+        max_batches: stop after so many batches; the learning rate decays within them.
 
     Raises:
         TrainingDiverged: when the loss is not finite.
     """
     parameters = [p for p in graph.model.parameters() if p.requires_grad]
-    batches = max(1, len(split) // recipe.batch_size)
-    total = batches * recipe.epochs
+    total = batches_in(len(split), recipe.batch_size, recipe.epochs)
+    if max_batches is not None:
+        total = min(total, max_batches)
     if total == 0:
         return
     optimizer = _optimizer(parameters, recipe)
@@ -120,31 +125,56 @@ def train(
     done = 0
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        for _ in range(recipe.epochs):
-            order = torch.randperm(len(split), generator=generator)
-            for index in _batches(order, recipe.batch_size):
-                inputs = shifted(split.inputs[index], recipe.shift, generator)
-                with torch.autocast(inputs.device.type, torch.bfloat16, enabled=mixed):
-                    readout = forward(
-                        graph, inputs, num_steps, training=True, bn_time=recipe.bn_time
-                    )
-                loss = F.cross_entropy(readout, split.labels[index])
-                if not torch.isfinite(loss):
-                    graph.model.eval()
-                    value = float(loss.detach())
-                    raise TrainingDiverged(
-                        f"the training loss became {value} at batch {done + 1} of {total}; lower "
-                        f"the learning rate (now {recipe.lr:g})"
-                    )
-                optimizer.zero_grad(set_to_none=True)
-                loss.backward()
-                optimizer.step()
-                schedule.step()
-                done += 1
-                if on_batch is not None:
-                    on_batch(done, total, float(loss.detach()))
+        for index in sample_batches(len(split), recipe.batch_size, total, generator):
+            inputs = shifted(split.inputs[index], recipe.shift, generator)
+            with torch.autocast(inputs.device.type, torch.bfloat16, enabled=mixed):
+                readout = forward(graph, inputs, num_steps, training=True, bn_time=recipe.bn_time)
+            loss = F.cross_entropy(readout, split.labels[index])
+            if penalty is not None:
+                loss = loss + penalty()
+            if not torch.isfinite(loss):
+                graph.model.eval()
+                value = float(loss.detach())
+                raise TrainingDiverged(
+                    f"the training loss became {value} at batch {done + 1} of {total}; lower "
+                    f"the learning rate (now {recipe.lr:g})"
+                )
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            optimizer.step()
+            schedule.step()
+            done += 1
+            if on_batch is not None:
+                on_batch(done, total, float(loss.detach()))
     graph.model.eval()
     reset_neurons(graph.model)
+
+
+def batches_in(samples: int, batch_size: int, epochs: int) -> int:
+    """How many batches that many passes over the samples have (see :func:`sample_batches`)."""
+    return max(1, samples // batch_size) * epochs
+
+
+def sample_batches(
+    samples: int, batch_size: int, number: int, generator: torch.Generator
+) -> Iterator[Tensor]:
+    """Batches of a training run: every pass in a new random order, whole batches only.
+
+    Args:
+        samples: samples of the split.
+        batch_size: samples per batch; the whole split is one batch when it has fewer.
+        number: how many batches.
+        generator: source of the orders, drawn from when a pass begins.
+
+    Yields:
+        int64 ``(batch,)`` sample indices.
+    """
+    done = 0
+    while done < number:
+        order = torch.randperm(samples, generator=generator)
+        for index in _batches(order, batch_size)[: number - done]:
+            done += 1
+            yield index
 
 
 def _batches(order: Tensor, size: int) -> Sequence[Tensor]:

@@ -520,11 +520,19 @@ def test_resume_of_a_finished_run_changes_nothing(spear: Spear, folder: Path) ->
     assert ledger_rows(folder) == rows
 
 
-@pytest.mark.parametrize("agent", ["random", pytest.param("spear-ddpg", marks=pytest.mark.slow)])
-def test_resume_after_rows_were_lost(spear: Spear, tmp_path: Path, agent: str) -> None:
+@pytest.mark.parametrize(
+    ("agent", "budget"),
+    [
+        ("random", 8),
+        ("gates", 40),
+        ("network-slimming", 40),
+        pytest.param("spear-ddpg", 8, marks=pytest.mark.slow),
+    ],
+)
+def test_resume_after_rows_were_lost(spear: Spear, tmp_path: Path, agent: str, budget: int) -> None:
     """The journal ends in the middle of a row, as after a crash of the machine."""
     folder = tmp_path / "run"
-    run = ("search", *TINY, "--agent", agent, "--budget", "8", "--out", folder)
+    run = ("search", *TINY, "--agent", agent, "--budget", str(budget), "--out", folder)
     assert spear(*run).code == 0
     before, rows = result_of(folder), ledger_rows(folder)
     path = folder / "ledger.log"

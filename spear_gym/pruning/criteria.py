@@ -110,13 +110,18 @@ def group_scores(group: PrunableGroup, criterion: Criterion, context: Context) -
     total = torch.zeros(group.channels, dtype=torch.float64)
     for index in group.members:
         member = context.graph.nodes[index]
-        scores = _own_channels(member, criterion.score(member, context), group)
+        scores = own_channels(member, criterion.score(member, context), group)
         mean = scores.mean()
         total += scores / mean if mean > 0 else torch.ones_like(scores)
     return total
 
 
-def _own_channels(member: Node, scores: Tensor, group: PrunableGroup) -> Tensor:
+def own_channels(member: Node, scores: Tensor, group: PrunableGroup) -> Tensor:
+    """The scores of those channels of a member that belong to the group.
+
+    Raises:
+        CriterionError: when there are none.
+    """
     offset = 0
     for segment in member.channels:
         if segment.space == group.space:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from typing import Literal
 
 import snntorch as snn
@@ -17,6 +18,9 @@ from spear_gym.snn.graph import CONNECTIONS, Kind, Node, SpikingGraph
 
 BnTime = Literal["step", "pooled"]
 
+Reading = Callable[[Node, Tensor], Tensor]
+"""Called with a connection or a neuron layer and what it reads; it reads the answer instead."""
+
 
 def forward(
     graph: SpikingGraph,
@@ -25,6 +29,7 @@ def forward(
     *,
     training: bool,
     bn_time: BnTime = "step",
+    reading: Reading | None = None,
 ) -> Tensor:
     """The readout of a batch, differentiable in the parameters of ``graph.model``.
 
@@ -36,6 +41,8 @@ def forward(
             drops.
         bn_time: ``"step"`` normalises each time step by itself, as snnTorch's loop does;
             ``"pooled"`` all of them together.
+        reading: watches or changes what connections and neurons read,
+            ``(time, batch, channels, ...)``, a time axis of 1 for a static value.
 
     Returns:
         ``(batch, classes)``: mean current, spike count or mean membrane (``graph.readout``).
@@ -43,6 +50,8 @@ def forward(
     values: dict[int, Tensor] = {}
     for node in graph.nodes:
         sources = [values[i] for i in node.inputs]
+        if reading is not None and (node.kind in CONNECTIONS or node.kind is Kind.NEURON):
+            sources = [reading(node, sources[0])]
         if node.kind is Kind.INPUT:
             value = inputs.transpose(0, 1) if graph.varying else inputs[None]
         elif node.kind in CONNECTIONS:

@@ -1,0 +1,114 @@
+"""A network with channel gates, and its SynOps as a differentiable function of the gates.
+
+Every channel c of a prunable group carries a gate g_c, and the inputs of all connection layers are
+multiplied by the gates of their channels: a channel whose gate is 0 is read by nobody, as if it
+had been cut out. With gates of 0 and 1 the pass equals that of the pruned network; pooling,
+residual addition and concatenation stand between a neuron and a connection and commute with
+gates that are not negative.
+
+    SynOps = 1/B * sum over layers of  (sum_c a_c * g_c) * (sum over outputs of g)
+
+a_c is measured: non-zero entries of input channel c times their exact fan-outs to one output
+channel, over the batch's B samples and all time steps, gates aside, so that a closed channel's
+cost is known too. It is held constant in the gradient, which therefore leaves out how gates change
+firing rates further on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from spear_gym.simulation.differentiable import BnTime, forward
+from spear_gym.simulation.layers import channel_shape
+from spear_gym.simulation.synops import fanout_map
+from spear_gym.snn.features import spread_over_features
+from spear_gym.snn.graph import CONNECTIONS, Node, SpikingGraph
+
+Gates = Mapping[int, Tensor]
+"""Channel space -> gates ``(channels,)``, at least 0. A space that is absent is open."""
+
+
+class GatedNetwork:
+    """Runs a network with channel gates.
+
+    Args:
+        graph: the unpruned, traced network.
+        num_steps: time steps T.
+    """
+
+    def __init__(self, graph: SpikingGraph, num_steps: int) -> None:
+        self.graph = graph
+        self.num_steps = num_steps
+        self._fanouts = {
+            node.index: fanout_map(graph.module(node), graph.nodes[node.inputs[0]].shape[1:])
+            for node in graph.connections
+        }
+
+    def forward(
+        self,
+        inputs: Tensor,
+        gates: Gates,
+        *,
+        training: bool,
+        bn_time: BnTime = "step",
+        counted: Gates | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """A pass over a batch.
+
+        Args:
+            inputs: ``(batch, channel, ...)``, or ``(batch, time, channel, ...)`` when it varies.
+            gates: see the module docstring.
+            training: BatchNorm normalises by the batch.
+            bn_time: see ``differentiable.forward``.
+            counted: gates in the formula for SynOps, the same by default; where gates are drawn at
+                random, their probabilities.
+
+        Returns:
+            The readout ``(batch, classes)``, and the SynOps per sample, a float64 scalar; both
+            differentiable in the gates.
+        """
+        counted = gates if counted is None else counted
+        counts: list[Tensor] = []
+
+        def read(node: Node, source: Tensor) -> Tensor:
+            if node.kind not in CONNECTIONS:
+                return source
+            read_by = self.graph.nodes[node.inputs[0]].channels
+            opened = spread_over_features(read_by, gates, 1.0)
+            if not node.analog:
+                counts.append(self._synops(node, source.detach(), counted))
+            return source if opened is None else source * opened.view(channel_shape(source))
+
+        readout = forward(
+            self.graph, inputs, self.num_steps, training=training, bn_time=bn_time, reading=read
+        )
+        total = torch.stack(counts).sum() if counts else torch.zeros((), dtype=torch.float64)
+        return readout, total / len(inputs)
+
+    def _synops(self, node: Node, source: Tensor, gates: Gates) -> Tensor:
+        """SynOps of a layer over the batch.
+
+        Args:
+            node: the connection.
+            source: its input before the gates, ``(time, batch, channels, ...)``.
+            gates: that it is counted at.
+        """
+        read_by = self.graph.nodes[node.inputs[0]].channels
+        opened = spread_over_features(read_by, gates, 1.0)
+        repeats = self.num_steps // len(source)
+        active = (source != 0).sum((0, 1)) * self._fanouts[node.index] * repeats
+        per_channel = active.reshape(len(active), -1).sum(1).double()
+        inputs = (per_channel if opened is None else per_channel * opened).sum()
+        return inputs * self._outputs(node, gates)
+
+    def _outputs(self, node: Node, gates: Gates) -> Tensor | float:
+        """Open output channels that each input channel reaches."""
+        module = self.graph.module(node)
+        if isinstance(module, nn.Conv1d | nn.Conv2d) and module.groups > 1:
+            # Groups other than depthwise are never pruned; depthwise reaches the channel itself.
+            return module.out_channels / module.groups
+        opened = spread_over_features(node.channels, gates, 1.0)
+        return float(node.shape[0]) if opened is None else opened.double().sum()
