@@ -213,7 +213,8 @@ def tune(
         study.tell(trial, float(np.mean(areas)))
         if on_trial is not None:
             on_trial(float(np.mean(areas)))
-    return _written(settings, study, folder)
+    steps = settings.budget * len(evaluator.space)
+    return _written(settings, study, folder, steps)
 
 
 def _study(settings: TuningSettings, folder: Path) -> optuna.Study:
@@ -253,11 +254,14 @@ def _done(study: optuna.Study) -> list[optuna.trial.FrozenTrial]:
     return [trial for trial in study.trials if trial.value is not None]
 
 
-def _written(settings: TuningSettings, study: optuna.Study, folder: Path) -> dict[str, Any]:
+def _written(
+    settings: TuningSettings, study: optuna.Study, folder: Path, steps: int
+) -> dict[str, Any]:
     name = settings.algorithm
     done = _done(study)
     best, first = study.best_trial, done[0]
-    tuned = {"policy": ALGORITHMS[name].policy, **best.user_attrs["settings"]}
+    # rl-baselines3-zoo asks for n_timesteps; here the budget decides.
+    tuned = {"n_timesteps": steps, "policy": ALGORITHMS[name].policy, **best.user_attrs["settings"]}
     text = yaml.safe_dump({ENVIRONMENT: tuned}, sort_keys=False)
     write_text(folder / f"{name}.yml", text)
     record = {

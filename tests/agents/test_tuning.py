@@ -46,6 +46,7 @@ def test_tuning_by_hand_and_resumed(tmp_path: Path) -> None:
     stored = yaml.safe_load((tmp_path / "a2c.yml").read_text())[ENVIRONMENT]
     assert stored == found
     assert stored["policy"] == ALGORITHMS["a2c"].policy
+    assert stored["n_timesteps"] == 8 * 3
     # The value of the first trial, worked out by hand.
     areas = []
     for target, judge in judges.items():

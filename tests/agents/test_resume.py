@@ -1,0 +1,133 @@
+"""Every agent resumes exactly: what a killed process leaves behind leads to the same end."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import random
+import time
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import toys
+
+from spear_gym.agents import AGENTS, make_agent
+from spear_gym.agents.compare.cells import CompareSettings
+from spear_gym.agents.compare.run import ARCHIVE, Comparison, compare
+from spear_gym.agents.pipeline import search_in_folder
+from spear_gym.agents.run_folder import SearchSettings
+from spear_gym.evaluation import Evaluation, PlanEvaluator
+from spear_gym.ledger import Ledger
+from spear_gym.lre import NoEstimator
+from spear_gym.reward import TargetAwareReward
+from spear_gym.target import make_judge
+
+OFF_POLICY: dict[str, Any] = {"learning_starts": 6, "batch_size": 8, "buffer_size": 500}
+ON_POLICY: dict[str, Any] = {"n_steps": 6, "batch_size": 6}
+SETTINGS: dict[str, dict[str, Any]] = {
+    **{f"{name}-default": OFF_POLICY for name in ("ddpg", "td3", "sac", "tqc", "crossq")},
+    **{f"{name}-default": ON_POLICY for name in ("ppo", "trpo", "recurrent-ppo")},
+    "spear-ddpg": {"hidden": 32, "gradient_steps": 1, "batch_size": 16},
+    "tpe": {"n_startup_trials": 4},
+    "gp": {"n_startup_trials": 8},
+    "nsga-ii": {"population_size": 4},
+    "nsga-ii-2": {"population_size": 4},
+    "evolution": {"population": 4, "sample": 2},
+}
+BUDGET = 16
+
+
+def run(name: str, folder: Path) -> tuple[list[Evaluation], int, bytes]:
+    """A search in a folder: its ledger, its simulator runs, its plan."""
+    evaluator = PlanEvaluator(toys.tiny())
+    judge = make_judge(evaluator, NoEstimator(), TargetAwareReward(), target=0.4)
+    settings = SearchSettings("tiny", name, budget=BUDGET, agent_settings=SETTINGS.get(name, {}))
+    agent = make_agent(name, settings.agent_settings)
+    runs = evaluator.runs
+    search_in_folder(agent, evaluator, judge, settings, folder)
+    plan = (folder / "plan.json").read_bytes()
+    return rows(folder, evaluator), evaluator.runs - runs, plan
+
+
+def rows(folder: Path, evaluator: PlanEvaluator) -> list[Evaluation]:
+    identity = json.loads((folder / "settings.json").read_text())
+    settings = identity["settings"]
+    name = f"tiny {settings['agent']} seed {settings['seed']}"
+    return Ledger(folder / "ledger.log", name, evaluator.space, identity).evaluations()
+
+
+def untimed(evaluations: list[Evaluation]) -> list[dict[str, Any]]:
+    return [e.to_json() | {"seconds": None} for e in evaluations]
+
+
+@pytest.mark.parametrize("name", AGENTS)
+def test_search_cut_off_anywhere(name: str, tmp_path: Path) -> None:
+    """The ledger cut off at any byte behind its head: the same rows again, none paid twice."""
+    whole, _, plan = run(name, tmp_path)
+    ledger = tmp_path / "ledger.log"
+    content = ledger.read_bytes()
+    head = content.index(b'"evaluation"')
+    cut = random.Random(name).randrange(head, len(content))
+    ledger.write_bytes(content[:cut])
+    again, runs, same = run(name, tmp_path)
+    assert untimed(again) == untimed(whole)
+    assert same == plan
+    kept = content[:cut].count(b'"evaluation"')
+    assert runs <= len(whole) - kept + 1, "the row that was cut off may be run again, no other"
+    assert len({e.counts for e in again}) == len(again)
+
+
+KILLED = CompareSettings(
+    workloads=("tiny",),
+    agents=("random", "evolution", "cma-es", "ars-default"),
+    targets=(0.4,),
+    seeds=2,
+    budget=60,
+    lre="none",
+)
+
+
+@pytest.mark.slow
+def test_comparison_killed_twenty_times(tmp_path: Path) -> None:
+    """Children of this process, so that each has its libraries already."""
+    context = multiprocessing.get_context("fork")
+
+    def start(folder: str) -> BaseProcess:
+        arguments = (KILLED, {"tiny": toys.tiny()}, tmp_path / folder)
+        process = context.Process(target=compare, args=arguments)
+        process.start()
+        return process
+
+    def written() -> int:
+        logs = (tmp_path / "killed").glob("cells/*/*/*/ledger.log")
+        return sum(path.stat().st_size for path in logs)
+
+    toys.tiny()
+    chance, kills = random.Random(0), 0
+    while kills < 20:
+        before, more = written(), chance.randrange(1, 12_000)
+        process = start("killed")
+        while process.is_alive() and written() < before + more:
+            time.sleep(0.001)
+        assert process.is_alive(), "it ended before it could be killed often enough"
+        process.kill()
+        process.join()
+        kills += 1
+    for folder in ("killed", "whole"):
+        process = start(folder)
+        process.join(300)
+        assert process.exitcode == 0
+    killed, whole = (Comparison.load(tmp_path / name / ARCHIVE) for name in ("killed", "whole"))
+    # Answers that cells share depend on what the process has seen, so do the runs and the times.
+    free = ("seconds", "search_seconds", "evaluation_seconds", "simulator_runs")
+    for one, other in zip(killed.records, whole.records, strict=True):
+        assert {k: v for k, v in one.items() if k not in free} == {
+            k: v for k, v in other.items() if k not in free
+        }
+    assert killed.failures == whole.failures == {}
+    for cell in KILLED.cells():
+        folders = [cell.folder(tmp_path / name) for name in ("killed", "whole")]
+        one, other = (untimed(rows(folder, PlanEvaluator(toys.tiny()))) for folder in folders)
+        assert one == other
