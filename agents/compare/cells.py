@@ -12,7 +12,13 @@ from typing import Any
 from spear_gym.agents import make_agent
 from spear_gym.agents.base import AgentError
 from spear_gym.agents.pipeline import finish, search_in_folder
-from spear_gym.agents.run_folder import RunError, SearchReport, SearchSettings, prepare_folder
+from spear_gym.agents.run_folder import (
+    RunError,
+    SearchReport,
+    SearchSettings,
+    prepare_folder,
+    read_json,
+)
 from spear_gym.envs_registry.fits import stored_lre
 from spear_gym.evaluation import PlanEvaluator
 from spear_gym.files import write_json
@@ -215,8 +221,6 @@ def read_records(top: Path, cells: Iterable[Cell]) -> list[dict[str, Any]]:
     Raises:
         RunError: when one is damaged.
     """
-    from spear_gym.agents.run_folder import read_json
-
     records = []
     for cell in cells:
         path = cell.folder(top) / RECORD
