@@ -7,13 +7,14 @@ import gymnasium as gym
 from .catalogue import ENTRIES, Entry, add
 from .cluttered_digits import CLUTTERED
 from .digits import DIGITS
+from .digits_events import DIGITS_EVENTS
 
 __all__ = ["ENTRIES", "Entry", "register_envs"]
 
 ENTRY_POINT = "spear_gym.env:SpearPruneEnv"
 VECTOR_ENTRY_POINT = "spear_gym.vector:SpearPruneVectorEnv"
 
-for _entry in (DIGITS, *CLUTTERED):
+for _entry in (DIGITS, *CLUTTERED, DIGITS_EVENTS):
     add(_entry)
 
 

@@ -12,7 +12,6 @@ from torch import nn
 
 from spear_gym.data.splits import DataSplits
 from spear_gym.simulation.simulate import Scoring
-from spear_gym.snn.trace import trace
 from spear_gym.training import OnBatch, Recipe, train
 from spear_gym.workload import Workload, WorkloadError, register_workload
 
@@ -36,6 +35,7 @@ class Entry:
         finetune: recipe of fine-tuning.
         scoring: default scoring.
         calibration_samples: size of the calibration set.
+        events: the samples' non-zero entries count as spikes, so the first layer has SynOps.
     """
 
     name: str
@@ -48,6 +48,7 @@ class Entry:
     finetune: Recipe
     scoring: Scoring
     calibration_samples: int
+    events: bool = False
 
     @property
     def weights(self) -> Path:
@@ -73,6 +74,7 @@ class Entry:
             test=data.test,
             num_steps=self.num_steps,
             name=self.name,
+            events=self.events,
             finetune=self.finetune,
             scoring=self.scoring,
             calibration_samples=self.calibration_samples,
@@ -93,10 +95,9 @@ class Entry:
 
     def train_network(self, on_batch: OnBatch | None = None) -> nn.Module:
         """Trains the network again from scratch."""
-        model = self.network(self.seed)
-        data = self.data()
-        graph = trace(model, data.train.inputs[:4])
-        train(graph, data.train, self.num_steps, self.pretrain, seed=self.seed, on_batch=on_batch)
+        workload = self.workload(self.network(self.seed))
+        graph, samples = workload.graph, workload.split("train")
+        train(graph, samples, self.num_steps, self.pretrain, seed=self.seed, on_batch=on_batch)
         return graph.model
 
 

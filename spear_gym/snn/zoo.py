@@ -76,6 +76,13 @@ def cluttered_digits_net(seed: int) -> ConvSNN:
     return _seeded(seed, channels=(12, 24, 32, 32, 32), pool_after=(1, 3, 5), image_size=16)
 
 
+def digits_events_net(seed: int) -> ConvSNN:
+    """Four conv layers for `digits-events` (16x16, ON and OFF), T = 6, initialised from `seed`."""
+    return _seeded(
+        seed, channels=(16, 24, 32, 32), pool_after=(1, 2, 4), image_size=16, in_channels=2
+    )
+
+
 def vgg16(seed: int, num_classes: int = 10) -> ConvSNN:
     """The spiking VGG16 of SPEAR's experiments at CIFAR size (32x32, colour), untrained.
 
@@ -103,9 +110,13 @@ def _leaky() -> snn.Leaky:
 
 
 def _seeded(
-    seed: int, channels: Sequence[int], pool_after: Sequence[int], image_size: int
+    seed: int,
+    channels: Sequence[int],
+    pool_after: Sequence[int],
+    image_size: int,
+    in_channels: int = 1,
 ) -> ConvSNN:
     """A network initialised from `seed`; the global random state is left as it was."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return ConvSNN(channels, pool_after, image_size)
+        return ConvSNN(channels, pool_after, image_size, in_channels)
