@@ -18,6 +18,7 @@ from .run import Comparison
 from .statistics import (
     Interval,
     Scores,
+    interquartile_mean_difference,
     interquartile_mean_interval,
     probability_of_improvement_interval,
     violation_interval,
@@ -90,6 +91,7 @@ class Analysis:
             agent for agent in self.settings.agents if any(_agent(r) == agent for r in self.records)
         ]
         self.tasks: list[Task] = sorted({_task(r) for r in self.records})
+        self.fingerprints = comparison.fingerprints
         self.best_known = {
             task: max((_best_score(r) for r in self.records if _task(r) == task), default=0.0)
             for task in self.tasks
@@ -141,6 +143,40 @@ class Analysis:
             return None
         x, y = (_strata(self.of(agent, both), _endpoint) for agent in (ours, other))
         return probability_of_improvement_interval(x, y)
+
+    def data_sets(self) -> dict[str, list[Task]]:
+        """The tasks by data set; one is named after the first network that was asked for on it."""
+        names: dict[str, str] = {}
+        found: dict[str, list[Task]] = {}
+        for workload in self.settings.workloads:
+            name = names.setdefault(self.fingerprints[workload]["data"], workload)
+            found.setdefault(name, []).extend(t for t in self.tasks if t[0] == workload)
+        return {name: tasks for name, tasks in found.items() if tasks}
+
+    def contrast(
+        self, ours: str, other: str, tasks: Sequence[Task], *, draw_networks: bool = False
+    ) -> Interval | None:
+        """Difference of the primary endpoint's interquartile means, ``ours`` minus ``other``.
+
+        Args:
+            ours: an agent.
+            other: another.
+            tasks: those to compare on.
+            draw_networks: the interval is hierarchical, over networks and seeds.
+
+        Returns:
+            ``None`` when on some task no run of one of them keeps the target, or when networks
+            are to be drawn and there is one only.
+        """
+        runs = [[r for r in self.of(agent, tasks) if r["kept"]] for agent in (ours, other)]
+        found = [sorted({_task(r) for r in records}) for records in runs]
+        networks = [task[0] for task in found[0]]
+        if not found[0] == found[1] == sorted(tasks) or (draw_networks and len(set(networks)) < 2):
+            return None
+        return interquartile_mean_difference(
+            *(_strata(records, _test_accuracy) for records in runs),
+            networks=networks if draw_networks else None,
+        )
 
     def best_reward(self, record: Record) -> float:
         """The largest reward of a search, worked out from what was measured."""

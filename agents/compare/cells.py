@@ -125,6 +125,17 @@ class Bench:
             self.evaluators[name] = PlanEvaluator(self.workloads[name], scoring=scoring)
         return self.evaluators[name]
 
+    def fingerprints(self) -> dict[str, dict[str, str]]:
+        """What answers depend on, by workload; ``data`` is the hash of its splits alone."""
+        return {
+            name: {
+                **{key: str(value) for key, value in self.evaluator(name).fingerprint().items()},
+                "data": workload.splits.sha256(),
+            }
+            for name, workload in self.workloads.items()
+            if name in self.settings.workloads
+        }
+
     def judge(self, cell: Cell) -> Judge:
         """The judge of a cell."""
         evaluator, lre = self.evaluator(cell.workload), self.settings.lre

@@ -77,8 +77,14 @@ def page_of(comparison: Comparison) -> Page:
     sections = [
         _summary(analysis, comparison),
         _settings(comparison),
-        Section("All tasks together", _reading(), (_figures_table(analysis, analysis.tasks),)),
+        Section("All tasks together", _reading(), _tables(analysis, analysis.tasks)),
     ]
+    data_sets = analysis.data_sets()
+    if len(data_sets) > 1:
+        sections += [
+            Section(f"On {name}", tables=_tables(analysis, tasks))
+            for name, tasks in data_sets.items()
+        ]
     if len(analysis.tasks) > 1:
         tables = [_figures_table(analysis, [task], _title(task)) for task in analysis.tasks]
         sections.append(Section("Task by task", tables=tables))
@@ -215,6 +221,32 @@ def _figures_table(analysis: Analysis, tasks: Sequence[Task], caption: str = "")
     ]  # fmt: skip
     found = [analysis.figures(agent, tasks) for agent in analysis.agents]
     return Table(columns, [_figures_row(f) for f in found if f is not None], caption)
+
+
+def _tables(analysis: Analysis, tasks: Sequence[Task]) -> tuple[Table, ...]:
+    tables = (_figures_table(analysis, tasks),)
+    return (*tables, _contrasts(analysis, tasks)) if len(analysis.agents) > 1 else tables
+
+
+def _contrasts(analysis: Analysis, tasks: Sequence[Task]) -> Table:
+    first, *others = analysis.agents
+    rows = []
+    for other in others:
+        both = [analysis.contrast(first, other, tasks, draw_networks=d) for d in (False, True)]
+        rows.append((other, *("–" if found is None else _signed(found) for found in both)))
+    networks = len({task[0] for task in tasks})
+    return Table(
+        (f"{first} minus", "networks fixed, over seeds", "over networks and seeds"),
+        rows,
+        "Difference of the interquartile means of test accuracy after fine-tuning among runs that "
+        f"keep the target, with 95 % bootstrap intervals. {networks} network"
+        + (
+            "s were tried, and drawn with replacement in the last column: with so few, that "
+            "interval is rough."
+            if networks > 1
+            else " was tried, so nothing can be said of others."
+        ),
+    )
 
 
 def _figures_row(f: AgentFigures) -> list[str]:
@@ -365,6 +397,10 @@ def _title(task: Task) -> str:
 
 def _short(interval: Interval) -> str:
     return f"{interval.point:.2f} [{interval.low:.2f}, {interval.high:.2f}]"
+
+
+def _signed(interval: Interval) -> str:
+    return f"{interval.point:+.3f} [{interval.low:+.3f}, {interval.high:+.3f}]"
 
 
 def _count(median: float) -> str:

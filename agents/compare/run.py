@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from spear_gym.agents.pipeline import environment_versions
-from spear_gym.agents.run_folder import RunError
+from spear_gym.agents.run_folder import RunError, read_json
 from spear_gym.files import write_bytes, write_json
 from spear_gym.storage import check_storage
 from spear_gym.tasks import run_tasks
@@ -20,6 +20,7 @@ from .cells import RECORD, Bench, Cell, CompareSettings, check, read_records, ru
 
 ARCHIVE = "comparison.json.gz"
 ARCHIVE_FORMAT = "spear-gym comparison 1"
+CONDITIONS = "conditions.json"
 ATTEMPTS = 2
 
 OnCell = Callable[[Cell, str | None], None]
@@ -35,10 +36,13 @@ class Comparison:
         versions: of the libraries.
         records: one per finished cell, see ``cells.record_of``.
         failures: what went wrong, by cell, for cells that failed twice.
+        fingerprints: of each network's evaluator, by workload; ``data`` is that of its splits, by
+            which networks of the same data are told.
     """
 
     settings: CompareSettings
     versions: dict[str, str]
+    fingerprints: dict[str, dict[str, str]]
     records: tuple[dict[str, Any], ...]
     failures: dict[str, str]
 
@@ -64,6 +68,7 @@ class Comparison:
             return cls(
                 CompareSettings(**asked | lists),
                 content["versions"],
+                content["fingerprints"],
                 tuple(content["records"]),
                 content["failures"],
             )
@@ -83,7 +88,8 @@ def compare(
     """Runs all cells that are not done yet, and writes the archive.
 
     A cell that fails is run once more; if it fails again it is kept as a failure. One that was
-    interrupted goes on where it stopped, with nothing paid twice.
+    interrupted goes on where it stopped, with nothing paid twice. Cells whose folders are gone are
+    taken from the archive, if the folder holds one.
 
     Args:
         settings: what to compare.
@@ -94,19 +100,64 @@ def compare(
         on_cell: called after each cell that ran.
 
     Raises:
-        ValueError: a subclass that names what does not fit, before any cell is run.
+        ValueError: a subclass that names what does not fit, before any cell is run; among them
+            a folder whose cells were run with another budget, reward, network or version.
     """
     bench = Bench(settings, workloads, top, storage)
     check(bench)
     check_storage(storage)
     cells = settings.cells()
-    write_json(top / "settings.json", asdict(settings))
+    fingerprints = bench.fingerprints()
+    _claim(top, settings, fingerprints)
     failures = _run(bench, unfinished(top, cells), workers, on_cell)
-    comparison = Comparison(
-        settings, environment_versions(), tuple(read_records(top, cells)), failures
-    )
+    records = tuple(read_records(top, cells))
+    comparison = Comparison(settings, environment_versions(), fingerprints, records, failures)
     comparison.save(top / ARCHIVE)
     return comparison
+
+
+def _claim(top: Path, settings: CompareSettings, fingerprints: dict[str, dict[str, str]]) -> None:
+    """Makes a folder that of a comparison, or sees that it is; restores cells from its archive.
+
+    Raises:
+        RunError: when its cells were run under other conditions: none of them may be mixed in.
+    """
+    path, archive = top / CONDITIONS, top / ARCHIVE
+    ours = _conditions(settings, environment_versions(), fingerprints)
+    restored: tuple[dict[str, Any], ...] = ()
+    if archive.is_file() and not path.is_file():
+        kept = Comparison.load(archive)
+        before = _conditions(kept.settings, kept.versions, kept.fingerprints)
+        restored = kept.records
+    else:
+        before = read_json(path) if path.is_file() else {}
+    for name in sorted(before.keys() & ours.keys()):
+        if before[name] != ours[name]:
+            raise RunError(
+                f"the cells in '{top}' were run with {name} = {before[name]}, and this comparison "
+                f"has {ours[name]}; give it a folder of its own (--out)"
+            )
+    for record in restored:
+        write_json(Cell(**record["cell"]).folder(top) / RECORD, record)
+    write_json(path, before | ours)
+
+
+def _conditions(
+    settings: CompareSettings,
+    versions: dict[str, str],
+    fingerprints: dict[str, dict[str, str]],
+) -> dict[str, str]:
+    """What all cells of a folder must share, as texts by name."""
+    asked = asdict(settings)
+    names = ("budget", "reward", "reward_settings", "scoring", "lre")
+    return (
+        {name: json.dumps(asked[name], sort_keys=True) for name in names}
+        | {f"version of {name}": version for name, version in versions.items()}
+        | {
+            f"network and data of {name}": json.dumps(fingerprint, sort_keys=True)
+            for name, fingerprint in fingerprints.items()
+        }
+    )
 
 
 def unfinished(top: Path, cells: list[Cell]) -> list[Cell]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import toys
+from scipy import stats
 
 from spear_gym.agents import AGENTS, AgentError, SearchSession, make_agent, run_search
 from spear_gym.agents.compare.analysis import Analysis, anytime
@@ -82,6 +84,48 @@ def test_finished_cells_are_not_run_again(comparison: Comparison, top: Path) -> 
     grown = compare(more, {"tiny": toys.tiny()}, top, on_cell=lambda cell, _: ran.append(cell))
     assert ran == [Cell("tiny", "random", 0.5, 2)]
     assert len(grown.records) == 3
+
+
+def test_cells_are_restored_from_the_archive(comparison: Comparison, tmp_path: Path) -> None:
+    comparison.save(tmp_path / ARCHIVE)
+    ran: list[Cell] = []
+    more = replace(SETTINGS, seeds=3, agents=("random",), targets=(0.5,))
+    grown = compare(more, {"tiny": toys.tiny()}, tmp_path, on_cell=lambda cell, _: ran.append(cell))
+    assert ran == [Cell("tiny", "random", 0.5, 2)]
+    kept = [r for r in comparison.records if Cell(**r["cell"]) in more.cells()]
+    assert list(grown.records[:2]) == kept
+    again = compare(SETTINGS, {"tiny": toys.tiny()}, tmp_path)
+    assert again.records == comparison.records, "the other cells were restored, too"
+
+
+@pytest.mark.parametrize("kept", ["cells", "archive"])
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"budget": 10}, "were run with budget = 9, and this comparison has 10"),
+        ({"reward_settings": {"lam": 3.0}}, "were run with reward_settings"),
+        ({"scoring": "plain"}, "were run with network and data of tiny"),
+    ],
+)
+def test_cells_of_another_kind_are_not_mixed_in(
+    comparison: Comparison, top: Path, tmp_path: Path, kept: str, changes: dict[str, Any], said: str
+) -> None:
+    if kept == "archive":
+        comparison.save(tmp_path / ARCHIVE)
+    else:
+        shutil.copytree(top, tmp_path, dirs_exist_ok=True)
+    before = sorted(path.name for path in tmp_path.iterdir())
+    with pytest.raises(RunError, match=said):
+        compare(replace(SETTINGS, **changes), {"tiny": toys.tiny()}, tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == before
+
+
+def test_cells_of_another_version_are_not_mixed_in(comparison: Comparison, tmp_path: Path) -> None:
+    name = next(iter(comparison.versions))
+    old = replace(comparison, versions=comparison.versions | {name: "0.0.1"})
+    old.save(tmp_path / ARCHIVE)
+    with pytest.raises(RunError, match=rf"version of {name} = 0\.0\.1"):
+        compare(SETTINGS, {"tiny": toys.tiny()}, tmp_path)
 
 
 def test_interrupted_cell_goes_on_where_it_stopped(comparison: Comparison, tmp_path: Path) -> None:
@@ -252,6 +296,46 @@ def test_figures_by_hand(comparison: Comparison) -> None:
     assert analysis.best_known[task] == best
     reached = [anytime(r).evaluations_to_reach(0.95 * best) for r in records]
     assert figures.reached[0] == (sum(np.isfinite(reached)) / 2, np.median(reached))
+
+
+def test_contrasts_by_hand(comparison: Comparison) -> None:
+    """Networks of one data set stand together; what cannot be told is a dash, not a number."""
+    twins = tuple(
+        record | {"cell": record["cell"] | {"workload": name}, "kept": True}
+        for name in ("tiny", "twin", "other")
+        for record in comparison.records
+    )
+    prints = {
+        name: comparison.fingerprints["tiny"] | {"data": data}
+        for name, data in (("tiny", "A"), ("twin", "A"), ("other", "B"))
+    }
+    three = replace(
+        comparison,
+        settings=replace(SETTINGS, workloads=("tiny", "twin", "other")),
+        records=twins,
+        fingerprints=prints,
+    )
+    analysis = Analysis(three)
+    sets = analysis.data_sets()
+    assert {name: {task[0] for task in tasks} for name, tasks in sets.items()} == {
+        "tiny": {"tiny", "twin"},
+        "other": {"other"},
+    }
+    one, other = (
+        stats.trim_mean([r["test_accuracy"] for r in twins if r["cell"]["agent"] == agent], 0.25)
+        for agent in ("random", "uniform")
+    )
+    fixed = analysis.contrast("random", "uniform", analysis.tasks)
+    assert fixed is not None
+    assert fixed.point == pytest.approx(one - other)
+    drawn = analysis.contrast("random", "uniform", sets["tiny"], draw_networks=True)
+    assert drawn is not None
+    assert analysis.contrast("random", "uniform", sets["other"], draw_networks=True) is None
+    broken = replace(three, records=tuple(r | {"kept": False} for r in twins))
+    assert Analysis(broken).contrast("random", "uniform", analysis.tasks) is None
+    titles = [section.title for section in page_of(three).sections]
+    assert "On tiny" in titles
+    assert "On other" in titles
 
 
 @pytest.mark.parametrize("content", [b"", b"\x1f\x8b\x08", b"{}", None])

@@ -16,6 +16,7 @@ from spear_gym.agents.compare.curves import Anytime, hypervolume
 from spear_gym.agents.compare.statistics import (
     StatisticsError,
     interquartile_mean,
+    interquartile_mean_difference,
     interquartile_mean_interval,
     performance_profile,
     performance_profile_band,
@@ -104,6 +105,62 @@ def test_interval_of_improvement_agrees_with_scipys_bootstrap() -> None:
     ).confidence_interval
     assert found.point == pytest.approx(stats.mannwhitneyu(x, y).statistic / 180)
     assert (found.low, found.high) == pytest.approx((scipys.low, scipys.high), abs=0.02)
+
+
+def test_difference_agrees_with_scipys_bootstrap() -> None:
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(0.5, size=30), rng.normal(size=25)
+    found = interquartile_mean_difference([x], [y], resamples=20_000)
+    scipys = stats.bootstrap(
+        (x, y),
+        lambda a, b, axis: stats.trim_mean(a, 0.25, axis) - stats.trim_mean(b, 0.25, axis),
+        n_resamples=20_000,
+        method="percentile",
+        rng=np.random.default_rng(1),
+    ).confidence_interval
+    assert found.point == pytest.approx(stats.trim_mean(x, 0.25) - stats.trim_mean(y, 0.25))
+    assert (found.low, found.high) == pytest.approx((scipys.low, scipys.high), abs=0.03)
+
+
+def test_hierarchical_bootstrap_draws_networks_with_all_their_tasks() -> None:
+    """All draws of two networks, enumerated: their runs agree, so networks are all that varies."""
+    ours = arrays([[1.0, 1.0], [2.0, 2.0], [5.0, 5.0]])  # the first two are of network a
+    others = arrays([[0.0], [0.0], [1.0]])
+    networks = ["a", "a", "b"]
+    tasks = {"a": [0, 1], "b": [2]}
+    possible = []
+    for drawn in itertools.product("ab", repeat=2):
+        chosen = [at for name in drawn for at in tasks[name]]
+        x, y = (np.concatenate([s[at] for at in chosen]) for s in (ours, others))
+        possible.append(stats.trim_mean(x, 0.25) - stats.trim_mean(y, 0.25))
+    found = interquartile_mean_difference(ours, others, networks=networks, resamples=4000)
+    assert (found.low, found.high) == (min(possible), max(possible))
+    fixed = interquartile_mean_difference(ours, others, resamples=50)
+    assert fixed.point == found.point == fixed.low == fixed.high
+
+
+def test_hierarchical_interval_covers_other_networks_where_the_plain_one_does_not() -> None:
+    rng = np.random.default_rng(5)
+    plain_hits = hits = 0
+    for trial in range(100):
+        effects = rng.normal(0.0, 1.0, 8)  # of networks; 0 in the mean over all there are
+        ours = [rng.normal(effect, 0.3, 5) for effect in effects]
+        others = [rng.normal(0.0, 0.3, 5) for _ in effects]
+        names = [str(n) for n in range(8)]
+        options = {"seed": trial, "resamples": 200}
+        fixed = interquartile_mean_difference(ours, others, **options)
+        drawn = interquartile_mean_difference(ours, others, networks=names, **options)
+        plain_hits += fixed.low <= 0.0 <= fixed.high
+        hits += drawn.low <= 0.0 <= drawn.high
+    assert plain_hits < 60
+    assert hits > 80
+
+
+def test_differences_of_unlike_tasks() -> None:
+    with pytest.raises(StatisticsError, match="1 tasks cannot be compared with 2"):
+        interquartile_mean_difference(arrays([[1.0]]), arrays([[1.0], [2.0]]))
+    with pytest.raises(StatisticsError, match="1, 2 of them named"):
+        interquartile_mean_difference(arrays([[1.0]]), arrays([[1.0]]), networks=["a", "b"])
 
 
 def test_interval_covers_the_truth_as_often_as_it_says() -> None:
