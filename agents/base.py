@@ -68,6 +68,7 @@ class SearchSession:
         judge: target, estimator and reward.
         budget: paid evaluations.
         on_candidate: called after each paid evaluation.
+        hidden_features: observation features that its environments show as 0.
 
     Raises:
         AgentError: when the budget is below 1.
@@ -79,6 +80,7 @@ class SearchSession:
         judge: Judge,
         budget: int,
         on_candidate: Callable[[SearchSession, Candidate], None] | None = None,
+        hidden_features: Sequence[str] = (),
     ) -> None:
         if budget < 1:
             raise AgentError(f"budget is {budget}; it must be at least 1 evaluation")
@@ -93,6 +95,7 @@ class SearchSession:
         self.charged = 0
         self.charged_for = ""
         self._on_candidate = on_candidate
+        self._hidden_features = hidden_features
 
     @property
     def spent(self) -> int:
@@ -158,6 +161,7 @@ class SearchSession:
             target=self.judge.target,
             reward=self.judge.reward,
             lre=self.judge.estimator,
+            hidden_features=self._hidden_features,
         )
         env.evaluate = self.evaluate
         env.begin = self.begin_episode
@@ -261,6 +265,7 @@ def run_search(
     budget: int,
     seed: int = 0,
     on_candidate: Callable[[SearchSession, Candidate], None] | None = None,
+    hidden_features: Sequence[str] = (),
 ) -> SearchResult:
     """Runs an agent on a budget.
 
@@ -272,12 +277,13 @@ def run_search(
         seed: of the agent.
         on_candidate: called after each paid evaluation. A ``KeyboardInterrupt`` ends the search
             with what was found so far.
+        hidden_features: observation features that its environments show as 0.
 
     Raises:
         AgentError: when nothing was evaluated.
         KeyboardInterrupt: when nothing was evaluated before one.
     """
-    session = SearchSession(evaluator, judge, budget, on_candidate)
+    session = SearchSession(evaluator, judge, budget, on_candidate, hidden_features)
     runs, start = evaluator.runs, time.perf_counter()
     interrupted = False
     try:

@@ -69,12 +69,13 @@ def search_in_folder(
         RunError: when the folder holds another search.
         LedgerError: when the ledger belongs to another search, or the replay diverges.
     """
-    identity = {
+    conditions = {
         "settings": {k: v for k, v in asdict(settings).items() if k != "top"},
         "fingerprint": evaluator.fingerprint(),
         "lre": estimator_json(judge.estimator),
         "versions": environment_versions(),
     }
+    identity = json.loads(json.dumps(conditions))  # as it will be read back: lists, no tuples
     _check_identity(folder, identity)
     write_json(folder / "settings.json", identity)
     study = f"{evaluator.workload.name} {agent.name} seed {settings.seed}"
@@ -102,7 +103,13 @@ def search_in_folder(
             on_candidate(session, candidate)
 
     found = run_search(
-        agent, evaluator, judge, budget=settings.budget, seed=settings.seed, on_candidate=record
+        agent,
+        evaluator,
+        judge,
+        budget=settings.budget,
+        seed=settings.seed,
+        on_candidate=record,
+        hidden_features=settings.hidden_features,
     )
     # Once more, for an interrupt may have come between a row and the plan.
     write_json(folder / "plan.json", evaluator.space.plan(found.best.evaluation.counts).to_json())

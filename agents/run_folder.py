@@ -59,6 +59,7 @@ class SearchSettings:
         channel_multiple: kept channels are multiples of this.
         min_channels: fewest channels a group keeps.
         max_ratio: largest prune ratio.
+        hidden_features: observation features that agents see as 0.
         top: plans that are fine-tuned; the best on search is chosen.
         threads: torch threads.
     """
@@ -79,6 +80,7 @@ class SearchSettings:
     channel_multiple: int = 1
     min_channels: int = 1
     max_ratio: float = 0.9
+    hidden_features: tuple[str, ...] = ()
     top: int = 1
     threads: int = 1
 

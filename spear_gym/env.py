@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import gymnasium as gym
@@ -120,6 +120,7 @@ class SpearPruneEnv(gym.Env[Observation, Action], EzPickle):
             and the group's width bound them.
         min_channels: fewest channels a group keeps.
         max_ratio: largest prune ratio.
+        hidden_features: names of observation features to show as 0, for ablations.
         evaluator: share another environment's evaluator (workload, scoring and the other
             settings of plans are then its own).
         render_mode: ``"ansi"`` or ``"rgb_array"``.
@@ -151,6 +152,7 @@ class SpearPruneEnv(gym.Env[Observation, Action], EzPickle):
         channel_multiple: int = 1,
         min_channels: int = 1,
         max_ratio: float = 0.9,
+        hidden_features: Sequence[str] = (),
         evaluator: PlanEvaluator | None = None,
         render_mode: str | None = None,
     ) -> None:
@@ -182,6 +184,7 @@ class SpearPruneEnv(gym.Env[Observation, Action], EzPickle):
             space.channel_multiple,
             space.min_channels,
             space.max_ratio,
+            hidden_features,
             None,
             render_mode,
         )
@@ -202,7 +205,7 @@ class SpearPruneEnv(gym.Env[Observation, Action], EzPickle):
         self.best: Candidate | None = None
         self.evaluate: Callable[[tuple[int, ...]], Evaluation] = evaluator.evaluate
         self.on_candidate: Callable[[Candidate], None] | None = None
-        self._observer = Observer(evaluator, self.judge.target)
+        self._observer = Observer(evaluator, self.judge.target, hidden_features)
         self._counts: tuple[int, ...] = ()
         self._ratio = 0.0
         self._ended = False

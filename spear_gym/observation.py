@@ -6,6 +6,8 @@ they cost and how much they fire.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 from torch import nn
@@ -36,15 +38,42 @@ NAMES = tuple(name for name, _ in FEATURES)
 HIGH = np.array([high for _, high in FEATURES], dtype=np.float32)
 
 
+MEASURED = ("input_rate", "synops_committed")
+"""Features that take a measurement of the partly pruned network."""
+
+
+class ObservationError(ValueError):
+    """A feature that there is none of."""
+
+
+def check_features(names: Sequence[str]) -> None:
+    """Checks that there are such features.
+
+    Raises:
+        ObservationError: naming the first that there is none of.
+    """
+    for name in names:
+        if name not in NAMES:
+            raise ObservationError(
+                f"unknown observation feature '{name}'; there are {', '.join(NAMES)}"
+            )
+
+
 class Observer:
     """Makes observations for one evaluator and target.
 
     Args:
         evaluator: gives the network and what is measured.
         target: the target fraction, shown as a feature.
+        hidden: names of features that are shown as 0.
+
+    Raises:
+        ObservationError: for a name that no feature has.
     """
 
-    def __init__(self, evaluator: PlanEvaluator, target: float) -> None:
+    def __init__(self, evaluator: PlanEvaluator, target: float, hidden: Sequence[str] = ()) -> None:
+        check_features(hidden)
+        self._seen = np.array([name not in hidden for name in NAMES], dtype=np.float32)
         self._target = target
         self._unpruned = evaluator.reference.synops
         rows = [_static_row(evaluator, group) for group in evaluator.space.groups]
@@ -82,7 +111,7 @@ class Observer:
             self._target,
             previous_action,
         ]
-        return np.clip(np.array(values, dtype=np.float32), 0.0, HIGH)
+        return np.clip(np.array(values, dtype=np.float32), 0.0, HIGH) * self._seen
 
 
 _SCALED = ("in_channels", "out_channels", "spatial_size", "kernel_size", "stride")

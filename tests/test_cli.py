@@ -390,6 +390,23 @@ def test_compare_and_report(spear: Spear, tmp_path: Path) -> None:
     assert_one_error(spear("report", tmp_path / "nowhere"), "cannot read the comparison")
 
 
+def test_sensitivity(spear: Spear, tmp_path: Path) -> None:
+    grid = ("--workload", "toys:tiny", "--agent", "random", "--lre", "none", "--targets", "0.4")
+    few = ("--seeds", "1", "--budget", "4", "--lambdas", "1,5", "--workers", "1")
+    ran = spear("sensitivity", *grid, *few, "--out", tmp_path)
+    assert ran.code == 0, ran.err
+    text = (tmp_path / "report.md").read_text()
+    assert "Sensitivity of random on toys:tiny" in text
+    assert "without measured features" in text
+    bad = spear("sensitivity", *grid, "--lambdas", "1,-2", "--out", tmp_path / "new")
+    assert_one_error(bad, "-2")
+    bad = spear("sensitivity", *grid, "--agent", "randon", "--out", tmp_path / "new")
+    assert_one_error(bad, "unknown agent 'randon'")
+    bad = spear("search", *RANDOM, "--hide", "input_rat", "--out", tmp_path / "new")
+    assert_one_error(bad, "unknown observation feature 'input_rat'")
+    assert not (tmp_path / "new").exists()
+
+
 # Bad input to a search: one line, before any work.
 
 

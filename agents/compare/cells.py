@@ -68,6 +68,7 @@ class CompareSettings:
         reward_settings: its settings.
         scoring: way of scoring, the workload's default when ``None``.
         lre: ``"auto"``, ``"none"`` or a path.
+        hidden_features: observation features that agents see as 0.
     """
 
     workloads: tuple[str, ...]
@@ -79,6 +80,7 @@ class CompareSettings:
     reward_settings: dict[str, float] = field(default_factory=dict)
     scoring: str | None = None
     lre: str = "auto"
+    hidden_features: tuple[str, ...] = ()
 
     def cells(self) -> list[Cell]:
         """All cells, seed by seed, so that an unfinished comparison is balanced."""
@@ -97,6 +99,7 @@ class CompareSettings:
             reward_settings=self.reward_settings,
             scoring=self.scoring,
             lre=self.lre,
+            hidden_features=self.hidden_features,
         )
 
 

@@ -183,7 +183,8 @@ def _improvement_table(analysis: Analysis) -> Table:
     )
 
 
-def _settings(comparison: Comparison) -> Section:
+def settings_table(comparison: Comparison) -> Table:
+    """What a comparison was asked for, and the versions it ran with."""
     settings = comparison.settings
     rows = [
         ("networks", ", ".join(settings.workloads)),
@@ -193,10 +194,15 @@ def _settings(comparison: Comparison) -> Section:
         ("reward", f"{settings.reward} {json.dumps(settings.reward_settings)}"),
         ("scoring", settings.scoring or "the workload's default"),
         ("SynOps prediction", settings.lre),
+        ("observation features hidden", ", ".join(settings.hidden_features) or "none"),
         *((f"version of {name}", value) for name, value in comparison.versions.items()),
     ]
+    return Table(("setting", "value"), rows)
+
+
+def _settings(comparison: Comparison) -> Section:
     failures = [(cell, problem) for cell, problem in comparison.failures.items()]
-    tables = [Table(("setting", "value"), rows)]
+    tables = [settings_table(comparison)]
     if failures:
         tables.append(Table(("cell", "error"), failures, "Cells that failed twice."))
     return Section("Settings", tables=tables)

@@ -64,7 +64,8 @@ class Comparison:
             if content["format"] != ARCHIVE_FORMAT:
                 raise ValueError(f"its format is not '{ARCHIVE_FORMAT}'")
             asked = content["settings"]
-            lists = {name: tuple(asked[name]) for name in ("workloads", "agents", "targets")}
+            names = ("workloads", "agents", "targets", "hidden_features")
+            lists = {name: tuple(asked[name]) for name in names}
             return cls(
                 CompareSettings(**asked | lists),
                 content["versions"],
@@ -149,7 +150,7 @@ def _conditions(
 ) -> dict[str, str]:
     """What all cells of a folder must share, as texts by name."""
     asked = asdict(settings)
-    names = ("budget", "reward", "reward_settings", "scoring", "lre")
+    names = ("budget", "reward", "reward_settings", "scoring", "lre", "hidden_features")
     return (
         {name: json.dumps(asked[name], sort_keys=True) for name in names}
         | {f"version of {name}": version for name, version in versions.items()}

@@ -8,7 +8,15 @@ from contextlib import contextmanager
 
 from rich.markup import escape
 
-from spear_gym.cli import compare, lre, search, studies, tune, workloads  # noqa: F401 - they add commands
+from spear_gym.cli import (  # noqa: F401 - they add commands
+    compare,
+    lre,
+    search,
+    sensitivity,
+    studies,
+    tune,
+    workloads,
+)
 from spear_gym.cli.common import INTERRUPTED, app, err
 
 __all__ = ["app", "main"]

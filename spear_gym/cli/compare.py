@@ -60,8 +60,8 @@ def compare(
     from spear_gym.agents.compare.run import unfinished
 
     settings = CompareSettings(
-        workloads=_listed(workload),
-        agents=_listed(agents),
+        workloads=listed(workload),
+        agents=listed(agents),
         targets=numbers(targets),
         seeds=seeds,
         budget=budget,
@@ -79,8 +79,7 @@ def compare(
 
         def show(cell: Cell, problem: str | None) -> None:
             if problem is not None:
-                message = f"[bold red]failed twice:[/] {escape(f'{cell}: {problem}')}"
-                err.print(message, highlight=False, soft_wrap=True)
+                failed_twice(cell, problem)
             progress.update(task, advance=1, last=str(cell))
 
         found = run_comparison(
@@ -110,18 +109,29 @@ def _write(found: Comparison, folder: Path) -> None:
         write_report(found, folder)
         path = escape(str(folder / "report.html"))
         out.print(f"{len(found.records)} cells; report: [bold]{path}[/]", soft_wrap=True)
-    missing = len(found.settings.cells()) - len(found.records)
+    missing_cells(len(found.settings.cells()) - len(found.records))
+
+
+def failed_twice(cell: Cell, problem: str) -> None:
+    """Says that a cell failed for good."""
+    message = f"[bold red]failed twice:[/] {escape(f'{cell}: {problem}')}"
+    err.print(message, highlight=False, soft_wrap=True)
+
+
+def missing_cells(missing: int) -> None:
+    """Ends the command with an error when some cells have no result."""
     if missing:
         err.print(f"{missing} cells have no result; the same command goes on with them")
         raise typer.Exit(FAILED)
 
 
-def _listed(text: str) -> tuple[str, ...]:
+def listed(text: str) -> tuple[str, ...]:
+    """Names separated by commas."""
     return tuple(part.strip() for part in text.split(",") if part.strip())
 
 
-def numbers(text: str) -> tuple[float, ...]:
-    """Targets separated by commas.
+def numbers(text: str, what: str = "targets") -> tuple[float, ...]:
+    """Numbers separated by commas.
 
     Raises:
         TargetError: when one is no number.
@@ -129,6 +139,6 @@ def numbers(text: str) -> tuple[float, ...]:
     from spear_gym.target import TargetError
 
     try:
-        return tuple(map(float, _listed(text)))
+        return tuple(map(float, listed(text)))
     except ValueError:
-        raise TargetError(f"targets are '{text}'; they must be numbers, e.g. 0.5,0.3") from None
+        raise TargetError(f"{what} are '{text}'; they must be numbers, e.g. 0.5,0.3") from None

@@ -72,6 +72,10 @@ def search(
     channel_multiple: Annotated[int, typer.Option(help="Kept channels are multiples of it.")] = 1,
     min_channels: Annotated[int, typer.Option(help="Fewest channels a layer keeps.")] = 1,
     max_ratio: Annotated[float, typer.Option(help="Largest prune ratio.")] = 0.9,
+    hide: Annotated[
+        list[str] | None,
+        typer.Option(help="Observation feature that the agent sees as 0; repeatable."),
+    ] = None,
     top: Annotated[int, typer.Option(help="Plans to fine-tune; the best on search wins.")] = 1,
     resume: Annotated[bool, typer.Option("--resume", help="Continue the run in --out.")] = False,
     overwrite: Annotated[
@@ -104,6 +108,7 @@ def search(
         channel_multiple=channel_multiple,
         min_channels=min_channels,
         max_ratio=max_ratio,
+        hidden_features=tuple(hide or ()),
         top=top,
         threads=threads,
     )
@@ -139,11 +144,13 @@ def _search(
     from spear_gym.agents.pipeline import finish, search_in_folder
     from spear_gym.agents.run_folder import check_folder, prepare_folder
     from spear_gym.evaluation import PlanEvaluator
+    from spear_gym.observation import check_features
     from spear_gym.reward import make_reward
     from spear_gym.storage import check_storage
     from spear_gym.target import make_judge, target_fraction
 
     check_seed(settings.seed)
+    check_features(settings.hidden_features)
     agent = make_agent(settings.agent, settings.agent_settings)
     shape = make_reward(settings.reward, settings.reward_settings)
     if settings.budget < 1 or settings.top < 1:

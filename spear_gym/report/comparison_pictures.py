@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +14,21 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Scores = NDArray[np.float64]
+
+
+class Interval(Protocol):
+    """A figure and its interval."""
+
+    @property
+    def point(self) -> float: ...  # noqa: D102
+
+    @property
+    def low(self) -> float: ...  # noqa: D102
+
+    @property
+    def high(self) -> float: ...  # noqa: D102
+
+
 Panel = Mapping[str, Scores]
 """By agent."""
 
@@ -125,6 +140,32 @@ def profiles_figure(profiles: Panel, thresholds: Scores) -> Figure:
     ax.set_ylabel("share of runs above")
     ax.set_ylim(0, 1)
     _legend(figure, [ax])
+    return figure
+
+
+def sensitivity_figure(
+    accuracy: Mapping[str, Interval], violations: Mapping[str, Interval], label: str
+) -> Figure:
+    """Accuracy and share of runs over target by variant, each with its interval.
+
+    Args:
+        accuracy: by variant.
+        violations: by the same variants.
+        label: what is varied.
+    """
+    figure, axes = _grid(2)
+    titles = ("accuracy after fine-tuning (test)", "runs over target")
+    for ax, intervals, title in zip(axes, (accuracy, violations), titles, strict=True):
+        names = list(intervals)
+        points = np.array([interval.point for interval in intervals.values()])
+        low = points - [interval.low for interval in intervals.values()]
+        high = [interval.high for interval in intervals.values()] - points
+        color = COLORS[0]
+        ax.errorbar(names, points, yerr=[low, high], fmt="o", color=color, capsize=3)
+        ax.set_xlabel(label)
+        ax.set_title(title, fontsize=10)
+        ax.margins(x=0.15)
+    axes[1].set_ylim(-0.03, 1.03)
     return figure
 
 

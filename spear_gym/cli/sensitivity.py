@@ -1,0 +1,81 @@
+"""``spear sensitivity``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.markup import escape
+
+from spear_gym.cli.common import (
+    WorkersOption,
+    app,
+    check_output,
+    out,
+    progress_bar,
+    resolve_workload,
+    set_threads,
+    worker_count,
+)
+from spear_gym.cli.compare import failed_twice, listed, missing_cells, numbers
+from spear_gym.cli.lre import estimator_for
+
+if TYPE_CHECKING:
+    from spear_gym.agents.compare.cells import Cell
+
+
+@app.command()
+def sensitivity(
+    agent: Annotated[str, typer.Option(help="By name, or module:attribute.")] = "spear-ddpg",
+    workload: Annotated[str, typer.Option(help="Networks, separated by commas.")] = "digits",
+    targets: Annotated[str, typer.Option(help="SynOps fractions, separated by commas.")] = "0.3",
+    seeds: Annotated[int, typer.Option(help="Runs per variant, network and target.")] = 5,
+    budget: Annotated[int, typer.Option(help="Paid evaluations of each search.")] = 200,
+    lambdas: Annotated[
+        str, typer.Option(help="Weights of the reward's penalty, separated by commas.")
+    ] = "0.5,1,2,5,10,20,50",
+    lre: Annotated[str, typer.Option(help="auto, none, or the path of a fit.")] = "auto",
+    out_folder: Annotated[
+        Path, typer.Option("--out", help="Folder; finished cells in it are not run again.")
+    ] = Path("runs/sensitivity"),
+    workers: WorkersOption = None,
+) -> None:
+    """Vary the penalty's weight, the measured observation features, and the way of scoring."""
+    set_threads(1)
+    from spear_gym.agents.compare.cells import CompareSettings
+    from spear_gym.agents.compare.run import unfinished
+    from spear_gym.agents.compare.sensitivity import run_study, variants, write_study
+    from spear_gym.evaluation import PlanEvaluator
+
+    base = CompareSettings(
+        workloads=listed(workload),
+        agents=(agent,),
+        targets=numbers(targets),
+        seeds=seeds,
+        budget=budget,
+        lre=lre,
+    )
+    loaded = {name: resolve_workload(name) for name in base.workloads}
+    study = variants(base, loaded, numbers(lambdas, "lambdas"))
+    check_output(out_folder / "report.html")
+    count = worker_count(workers)
+    # A way of scoring needs its own prediction of SynOps; a missing fit is made before any search.
+    for scoring in dict.fromkeys(variant.settings.scoring for variant in study):
+        for each in loaded.values():
+            estimator_for(PlanEvaluator(each, scoring=scoring), lre, workers)  # type: ignore[arg-type]
+    folders = {variant.folder(out_folder): variant.settings for variant in study}
+    total = sum(len(settings.cells()) for settings in folders.values())
+    waiting = sum(len(unfinished(path, given.cells())) for path, given in folders.items())
+    with progress_bar() as progress:
+        task = progress.add_task("cells", total=total, completed=total - waiting)
+
+        def show(cell: Cell, problem: str | None) -> None:
+            if problem is not None:
+                failed_twice(cell, problem)
+            progress.update(task, advance=1)
+
+        found = run_study(study, loaded, out_folder, workers=count, on_cell=show)
+    write_study(study, found, out_folder)
+    out.print(f"report: [bold]{escape(str(out_folder / 'report.html'))}[/]", soft_wrap=True)
+    missing_cells(sum(len(unfinished(path, given.cells())) for path, given in folders.items()))
