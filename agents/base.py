@@ -161,6 +161,7 @@ class SearchSession:
             target=self.judge.target,
             reward=self.judge.reward,
             lre=self.judge.estimator,
+            extrapolate=True,  # the judge's maker has looked at the range
             hidden_features=self._hidden_features,
         )
         env.evaluate = self.evaluate

@@ -6,7 +6,7 @@ import hashlib
 import json
 import platform
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -22,6 +22,7 @@ from spear_gym.target import Candidate, Judge
 from spear_gym.workload import measure
 
 from .base import Agent, SearchResult, SearchSession, run_search
+from .repair import OnStep, Step, repair
 from .run_folder import (
     Phases,
     RunError,
@@ -150,9 +151,13 @@ def finish(
     found: SearchResult,
     folder: Path,
     *,
+    scored: Sequence[Candidate] | None = None,
     on_batch: Callable[[int, int, int, float], None] | None = None,
+    on_step: OnStep | None = None,
 ) -> SearchReport:
     """Fine-tunes the best plans, chooses on search, looks at test once, writes the results.
+
+    Where the settings ask for it, the chosen network is repaired before test is looked at.
 
     Args:
         evaluator: scores and fine-tunes.
@@ -160,10 +165,13 @@ def finish(
         settings: of the search.
         found: its result.
         folder: the run folder.
+        scored: plans to choose from, judged for this target; those of the search by default.
         on_batch: called with (plan number, batches done, batches in all, loss).
+        on_step: called after each step of a repair.
     """
     start = time.perf_counter()
-    ranked = sorted(found.candidates, key=Candidate.order)[: settings.top]
+    candidates = found.candidates if scored is None else scored
+    ranked = sorted(candidates, key=Candidate.order)[: settings.top]
     tuned = []
     for number, candidate in enumerate(ranked):
         progress = None if on_batch is None else _numbered(on_batch, number)
@@ -172,19 +180,37 @@ def finish(
         )
     limit = judge.target * evaluator.reference.synops
     chosen = min(range(len(tuned)), key=lambda i: _final_order(tuned[i], limit))
+    candidate, network = ranked[chosen], tuned[chosen]
+    steps: tuple[Step, ...] = ()
+    extra = 0
+    if settings.repair:
+        delivery = repair(
+            evaluator,
+            judge,
+            candidates,
+            candidate.evaluation,
+            network,
+            seed=settings.seed,
+            use_slack=settings.use_slack,
+            on_step=on_step,
+        )
+        candidate, network = judge(delivery.evaluation), delivery.tuned
+        steps, extra = delivery.steps, delivery.evaluations
     middle = time.perf_counter()
     workload = evaluator.workload
     unpruned = workload.reference("test")
-    measured = measure(workload, tuned[chosen].model, "test")
+    measured = measure(workload, network.model, "test")
     end = time.perf_counter()
     report = SearchReport(
         found,
-        ranked[chosen],
-        tuned[chosen],
+        candidate,
+        network,
         unpruned,
         measured,
         len(tuned),
         Phases(found.seconds, middle - start, end - middle),
+        steps,
+        extra,
     )
     write_run(report, evaluator, judge, settings, folder)
     return report

@@ -6,7 +6,7 @@ import json
 import shutil
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from safetensors import SafetensorError
@@ -21,7 +21,7 @@ from spear_gym.files import (
     write_json,
     write_tensors,
 )
-from spear_gym.lre import LinearEstimator, SynopsEstimator
+from spear_gym.lre import BoundedEstimator, FittedEstimator, LinearEstimator, SynopsEstimator
 from spear_gym.pruning.plan import Plan
 from spear_gym.pruning.surgery import prune_network
 from spear_gym.report.plan_view import LayerView, PlanView
@@ -30,7 +30,9 @@ from spear_gym.target import Candidate, Judge
 from spear_gym.workload import Measurement, Workload
 
 from .base import SearchResult
+from .repair import Step
 
+Outcome = Literal["kept", "repaired", "broken"]
 RESULT_FORMAT = "spear-gym result 1"
 
 
@@ -60,7 +62,11 @@ class SearchSettings:
         min_channels: fewest channels a group keeps.
         max_ratio: largest prune ratio.
         hidden_features: observation features that agents see as 0.
+        confidence: of the bound that plans are judged by, ``None`` for the prediction itself.
+        extrapolate: allow a target outside the range of the prediction.
         top: plans that are fine-tuned; the best on search is chosen.
+        repair: trim a network that breaks its target.
+        use_slack: widen one that wastes it.
         threads: torch threads.
     """
 
@@ -81,7 +87,11 @@ class SearchSettings:
     min_channels: int = 1
     max_ratio: float = 0.9
     hidden_features: tuple[str, ...] = ()
+    confidence: float | None = None
+    extrapolate: bool = False
     top: int = 1
+    repair: bool = False
+    use_slack: bool = False
     threads: int = 1
 
 
@@ -101,7 +111,9 @@ class SearchReport:
     Attributes:
         search: what the agent found.
         candidate: the plan that was chosen after fine-tuning.
-        tuned: its network, fine-tuned.
+        tuned: its network, fine-tuned and, if asked for, repaired.
+        repairs: what was done to keep the target, in order.
+        repair_evaluations: plans scored for that, beside the search's.
         unpruned: the unpruned network on test.
         measured: the fine-tuned network on test.
         tuned_plans: how many plans were fine-tuned.
@@ -115,11 +127,20 @@ class SearchReport:
     measured: Measurement
     tuned_plans: int
     phases: Phases
+    repairs: tuple[Step, ...] = ()
+    repair_evaluations: int = 0
 
     @property
     def fraction(self) -> float:
         """Measured SynOps on test over those of the unpruned network on test."""
         return self.measured.synops / self.unpruned.synops
+
+    def outcome(self, target: float, target_synops: float | None) -> Outcome:
+        """Whether the target is kept on test, and if so, whether the network was trimmed for it."""
+        if not self.kept(target, target_synops):
+            return "broken"
+        trimmed = any(step.action == "trim" and step.adopted for step in self.repairs)
+        return "repaired" if trimmed else "kept"
 
     def kept(self, target: float, target_synops: float | None) -> bool:
         """Whether the target is kept on test: the absolute one when it was given so."""
@@ -191,10 +212,16 @@ def write_run(
     write_bytes(folder / "plan.png", plan_png(_plan_view(report, evaluator, judge)))
 
 
-def estimator_json(estimator: SynopsEstimator) -> dict[str, float] | str:
-    """Which prediction was used: W and b, or its class's name."""
+def estimator_json(estimator: SynopsEstimator) -> dict[str, Any] | str:
+    """Which prediction was used: W and b, or its name; and the confidence of a bound on it."""
+    if isinstance(estimator, BoundedEstimator):
+        inner = estimator_json(estimator.estimate)
+        assert isinstance(inner, dict)
+        return inner | {"confidence": estimator.confidence, "widened": estimator.widened}
     if isinstance(estimator, LinearEstimator):
         return {"weight": estimator.weight, "intercept": estimator.intercept}
+    if isinstance(estimator, FittedEstimator):
+        return {"estimator": estimator.family, "samples": estimator.fit.samples}
     return type(estimator).__name__
 
 
@@ -217,7 +244,7 @@ def result_json(
         "interrupted": search.interrupted,
         "tuned_plans": report.tuned_plans,
         "seconds": asdict(report.phases),
-        "plan": list(candidate.evaluation.counts),
+        "plan": list(report.tuned.plan.counts),
         "scored": {
             "accuracy": candidate.accuracy,
             "synops_fraction": candidate.evaluation.synops_fraction,
@@ -233,15 +260,18 @@ def result_json(
         "target_synops": settings.target_synops,
         "lre": estimator_json(judge.estimator),
         "kept": report.kept(judge.target, settings.target_synops),
+        "outcome": report.outcome(judge.target, settings.target_synops),
+        "repairs": [asdict(step) for step in report.repairs],
+        "repair_evaluations": report.repair_evaluations,
     }
 
 
 def _plan_view(report: SearchReport, evaluator: PlanEvaluator, judge: Judge) -> PlanView:
-    evaluation = report.candidate.evaluation
+    evaluation, counts = report.candidate.evaluation, report.tuned.plan.counts
     layers = tuple(
         LayerView(group.name, group.channels, kept, measured.input_rate)
         for group, kept, measured in zip(
-            evaluator.space.groups, evaluation.counts, evaluation.prefixes[:-1], strict=True
+            evaluator.space.groups, counts, evaluation.prefixes[:-1], strict=True
         )
     )
     return PlanView(

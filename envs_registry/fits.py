@@ -8,7 +8,7 @@ import os
 from pathlib import Path
 
 from spear_gym.evaluation import PlanEvaluator
-from spear_gym.lre import LinearEstimator
+from spear_gym.lre import FittedEstimator, load_estimator
 
 SHIPPED = Path(__file__).parent / "lre"
 
@@ -34,7 +34,7 @@ def user_path(evaluator: PlanEvaluator) -> Path:
     return user_folder() / "lre" / f"{shipped_path(evaluator).stem}.{digest}.json"
 
 
-def stored_lre(evaluator: PlanEvaluator) -> LinearEstimator | None:
+def stored_lre(evaluator: PlanEvaluator) -> FittedEstimator | None:
     """The user's own fit for an evaluator, else the shipped one, else ``None``.
 
     Raises:
@@ -42,5 +42,5 @@ def stored_lre(evaluator: PlanEvaluator) -> LinearEstimator | None:
     """
     for path in (user_path(evaluator), shipped_path(evaluator)):
         if path.is_file():
-            return LinearEstimator.load(path)
+            return load_estimator(path)
     return None

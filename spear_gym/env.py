@@ -116,6 +116,9 @@ class SpearPruneEnv(gym.Env[Observation, Action], EzPickle):
         criterion: ``"l1"``, ``"bn_scale"``, ``"taylor"`` or ``"random"``.
         lre: ``"auto"`` (your own fit if `spear lre` made one, else the shipped one), ``"none"``, a
             path, or an estimator.
+        confidence: judge plans by the upper bound of the prediction at this confidence, for example
+            0.95; by the prediction itself if None, as in the paper.
+        extrapolate: allow a target outside the SynOps that the prediction was fitted to.
         channel_multiple: kept channels are rounded to multiples of this, before ``min_channels``
             and the group's width bound them.
         min_channels: fewest channels a group keeps.
@@ -149,6 +152,8 @@ class SpearPruneEnv(gym.Env[Observation, Action], EzPickle):
         precision: Precision = "float32",
         criterion: str = "l1",
         lre: str | SynopsEstimator = "auto",
+        confidence: float | None = None,
+        extrapolate: bool = False,
         channel_multiple: int = 1,
         min_channels: int = 1,
         max_ratio: float = 0.9,
@@ -181,6 +186,8 @@ class SpearPruneEnv(gym.Env[Observation, Action], EzPickle):
             evaluator.precision,
             evaluator.criterion,
             lre,
+            confidence,
+            extrapolate,
             space.channel_multiple,
             space.min_channels,
             space.max_ratio,
@@ -194,7 +201,13 @@ class SpearPruneEnv(gym.Env[Observation, Action], EzPickle):
         stored = stored_lre(evaluator) if lre == "auto" else None
         estimator = make_estimator(evaluator, lre, stored)
         self.judge: Judge = make_judge(
-            evaluator, estimator, shape, target=target, target_synops=target_synops
+            evaluator,
+            estimator,
+            shape,
+            target=target,
+            target_synops=target_synops,
+            confidence=confidence,
+            extrapolate=extrapolate,
         )
         self.render_mode = render_mode
         self.observation_names = NAMES

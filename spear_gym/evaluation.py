@@ -89,6 +89,12 @@ class Evaluation:
         """The plan's short name within one workload and criterion."""
         return "-".join(map(str, self.counts))
 
+    @property
+    def layer_fractions(self) -> tuple[float, ...]:
+        """SynOps by layer over the unpruned network's total; their sum is ``synops_fraction``."""
+        scale = self.synops_fraction / self.synops if self.synops > 0 else 0.0
+        return tuple(value * scale for value in self.layer_synops)
+
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values at full precision."""
         return asdict(self)

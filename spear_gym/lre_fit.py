@@ -1,65 +1,242 @@
-"""Fitting LRE: random plans, really fine-tuned."""
+"""Fitting SynOps estimators: random plans, really fine-tuned, until the fit is sure enough."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
 
 from spear_gym.evaluation import Counts, PlanEvaluator
-from spear_gym.lre import LinearEstimator, LREError, Sample, fit_line
-from spear_gym.sampling import spread_plans
+from spear_gym.lre import (
+    FittedEstimator,
+    LineIntervals,
+    LREError,
+    Sample,
+    SampleStore,
+    fit_estimator,
+    samples_needed,
+)
+from spear_gym.lre.families import check_family
+from spear_gym.sampling import spanning_plans, spread_plans
 from spear_gym.tasks import run_tasks
 from spear_gym.training import TrainingDiverged
 
-OnSample = Callable[[Sample | None], None]
-"""Called as samples come in; ``None`` for one whose fine-tune diverged."""
+CAP = 40
+"""Samples at which a fit stops, sure or not."""
+
+TOLERANCE = 0.02
+"""Half width of the interval of the mean at which a fit stops, of the unpruned SynOps."""
+
+FEWEST_TO_STOP = 6
+"""Fewest samples before a fit may stop: with fewer the spread itself is hardly known."""
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a fit is.
+
+    Attributes:
+        sample: that came in last.
+        done: samples so far, failed ones included.
+        failed: those that failed.
+        mean_half_width: of the 95 % interval of the mean prediction, the largest over the targets;
+            ``None`` before there is one.
+        plan_half_width: of the 95 % interval of one further plan.
+    """
+
+    sample: Sample
+    done: int
+    failed: int
+    mean_half_width: float | None
+    plan_half_width: float | None
+
+
+OnSample = Callable[[Progress], None]
+"""Called as samples come in."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stopping:
+    """When a fit has enough samples.
+
+    Attributes:
+        targets: SynOps fractions at which it must be sure.
+        tolerance: half width, of the unpruned SynOps, that the 95 % interval of the mean must not
+            exceed at any target; 0 takes all samples up to the cap.
+        confidence: of bounds that will be taken; asks for :func:`spear_gym.lre.samples_needed`.
+        cap: samples at which it stops in any case.
+    """
+
+    targets: tuple[float, ...] = (0.15, 0.3, 0.5)
+    tolerance: float = TOLERANCE
+    confidence: float | None = None
+    cap: int = CAP
+
+    def __post_init__(self) -> None:
+        if self.cap < 3:
+            raise LREError(f"samples is {self.cap}; a line with a residual needs at least 3")
+        if not 0.0 <= self.tolerance < 1.0:
+            raise LREError(
+                f"tolerance is {self.tolerance:g}; it must lie in [0, 1), a share of the unpruned "
+                "SynOps; 0 takes all samples up to the cap"
+            )
+        if self.confidence is not None and samples_needed(self.confidence) > self.cap:
+            raise LREError(
+                f"samples is {self.cap}, and a bound at confidence {self.confidence:g} needs "
+                f"{samples_needed(self.confidence)}; raise --samples, lower "
+                "the confidence, or set it to 'off'"
+            )
+
+    def widths(self, samples: Sequence[Sample]) -> tuple[float, float] | None:
+        """The larger half widths over the targets, of the mean and of one plan."""
+        try:
+            line = LineIntervals.of(samples)
+        except LREError:
+            return None
+        at = [line.scored_at(target) for target in self.targets]
+        return max(map(line.mean_half_width, at)), max(map(line.plan_half_width, at))
+
+    def enough(self, samples: Sequence[Sample]) -> bool:
+        """Whether these samples, in the order of the plans, are enough."""
+        good = [sample for sample in samples if not sample.failed]
+        least = FEWEST_TO_STOP
+        if self.confidence is not None:
+            least = max(least, samples_needed(self.confidence))
+        widths = self.widths(good)
+        return len(good) >= least and widths is not None and widths[0] <= self.tolerance
 
 
 def fit_lre(
     evaluator: PlanEvaluator,
     *,
-    samples: int = 40,
+    stopping: Stopping | None = None,
     held_out: int = 0,
+    estimator: str = "linear",
     seed: int = 0,
     workers: int = 1,
+    store: Path | None = None,
     on_sample: OnSample | None = None,
-) -> LinearEstimator:
-    """Fine-tunes random plans with the final recipe and fits SynOps after on SynOps before.
+) -> FittedEstimator:
+    """Fine-tunes random plans with the final recipe until the prediction is sure enough.
+
+    Plans span the range of SynOps, each halving the widest gap left by those before it. Which
+    samples a fit takes does not depend on the number of workers or on interruptions: it takes the
+    shortest sequence of plans that is enough.
 
     Args:
         evaluator: scores and fine-tunes; the fit carries its fingerprint.
-        samples: plans to fit to.
-        held_out: further plans to judge the fit on.
+        stopping: when there are enough samples.
+        held_out: further plans to judge the fit on, of the same range.
+        estimator: kind of estimator, see :mod:`spear_gym.lre.families`.
         seed: of the plans and the fine-tunes.
         workers: worker processes.
+        store: file that samples are kept in as they come; a fit that was killed takes them again.
         on_sample: progress callback.
 
     Raises:
-        LREError: when too few samples are left to fit a line.
+        LREError: when too few samples are left to fit to, or the store belongs to something else.
     """
-    if samples < 3 or held_out < 0:
-        raise LREError(f"samples is {samples} and held_out {held_out}; at least 3 and 0 are needed")
-    plans = spread_plans(evaluator, samples, seed)
-    if held_out:
-        plans += spread_plans(evaluator, held_out, seed + 1, exclude=plans)
-    done: dict[int, Sample] = {}
+    stopping = stopping or Stopping()
+    check_family(estimator)
+    if held_out < 0:
+        raise LREError(f"held_out is {held_out}; it must be at least 0")
+    kept = SampleStore(store, evaluator.fingerprint())
+    plans = spanning_plans(evaluator, stopping.cap, seed)
     items = [(counts, seed * 1000 + index) for index, counts in enumerate(plans)]
-    for index, sample in run_tasks(sample_plan, items, context=evaluator, workers=workers):
-        if sample is not None:
-            done[index] = sample
-        if on_sample is not None:
-            on_sample(sample)
-    fitted = [done[i] for i in range(samples) if i in done]
-    rest = [done[i] for i in range(samples, len(plans)) if i in done]
-    return fit_line(fitted, evaluator.fingerprint(), rest)
+    fitted = _Collection(items, kept, stopping, on_sample).run(evaluator, workers)
+    rest: list[Sample] = []
+    if held_out:
+        others = spread_plans(evaluator, held_out, seed + 1, exclude=plans)
+        items = [(c, seed * 1000 + stopping.cap + i) for i, c in enumerate(others)]
+        rest = _Collection(items, kept, None, on_sample).run(evaluator, workers)
+    return fit_estimator(estimator, fitted, evaluator.fingerprint(), rest)
 
 
-def sample_plan(evaluator: PlanEvaluator, item: tuple[Counts, int]) -> Sample | None:
-    """Scores and fine-tunes one plan; ``None`` when the fine-tune diverged."""
+class _Collection:
+    """Samples of a sequence of plans, until there are enough.
+
+    Args:
+        items: plans and the seeds of their fine-tunes, in order.
+        kept: samples made so far, and where new ones go.
+        stopping: when there are enough; all are wanted without a rule.
+        on_sample: progress callback.
+    """
+
+    def __init__(
+        self,
+        items: list[tuple[Counts, int]],
+        kept: SampleStore,
+        stopping: Stopping | None,
+        on_sample: OnSample | None,
+    ) -> None:
+        self._items, self._kept = items, kept
+        self._stopping, self._on_sample = stopping, on_sample
+        self._done: dict[int, Sample] = {}
+
+    def run(self, evaluator: PlanEvaluator, workers: int) -> list[Sample]:
+        """The samples of the shortest sequence of plans that is enough."""
+        for index, item in enumerate(self._items):
+            sample = self._kept.get(*item)
+            if sample is not None:
+                self._add(index, sample)
+        waiting = [i for i in range(len(self._items)) if i not in self._done]
+        if self._enough() is None:
+            todo = [self._items[i] for i in waiting]
+            running = run_tasks(sample_plan, todo, context=evaluator, workers=workers)
+            with closing(running):
+                for position, sample in running:
+                    index = waiting[position]
+                    self._kept.add(sample, self._items[index][1])
+                    self._add(index, sample)
+                    if self._enough() is not None:
+                        break
+        found = self._enough()
+        assert found is not None, "all plans have been sampled"
+        return found
+
+    def _enough(self) -> list[Sample] | None:
+        """The shortest sequence that is enough, once all of it is there."""
+        found: list[Sample] = []
+        for index in range(len(self._items)):
+            if index not in self._done:
+                return None
+            found.append(self._done[index])
+            if self._stopping is not None and self._stopping.enough(found):
+                break
+        return found
+
+    def _add(self, index: int, sample: Sample) -> None:
+        self._done[index] = sample
+        if self._on_sample is None:
+            return
+        so_far = [self._done[i] for i in sorted(self._done)]
+        widths = None if self._stopping is None else self._stopping.widths(so_far)
+        failed = sum(bool(s.failed) for s in so_far)
+        self._on_sample(Progress(sample, len(so_far), failed, *(widths or (None, None))))
+
+
+def sample_plan(evaluator: PlanEvaluator, item: tuple[Counts, int]) -> Sample:
+    """Scores and fine-tunes one plan; a fine-tune that diverges gives a failed sample.
+
+    Args:
+        evaluator: scores and fine-tunes.
+        item: channels kept per group, and the seed of the fine-tune.
+    """
     counts, seed = item
-    scored = evaluator.evaluate(counts).synops_fraction
+    scored = evaluator.evaluate(counts)
+    before = (counts, scored.synops_fraction)
     try:
         tuned = evaluator.finetune(counts, seed=seed)
-    except TrainingDiverged:
-        return None
+    except TrainingDiverged as error:
+        nan = float("nan")
+        return Sample(*before, nan, nan, 0.0, scored.layer_fractions, (), str(error))
     fraction = tuned.search.synops / evaluator.reference.synops
-    return Sample(counts, scored, fraction, tuned.search.accuracy, tuned.seconds)
+    return Sample(
+        *before,
+        fraction,
+        tuned.search.accuracy,
+        tuned.seconds,
+        scored.layer_fractions,
+        tuple(layer.synops / evaluator.reference.synops for layer in tuned.search.layers),
+    )

@@ -53,6 +53,41 @@ def spread_plans(
     return chosen
 
 
+def spanning_plans(evaluator: PlanEvaluator, count: int, seed: int) -> list[Counts]:
+    """Distinct plans that span the SynOps that can be reached, however early one stops.
+
+    First the smallest plan and the unpruned one, then random plans whose expected SynOps halve the
+    gaps between those before them (van der Corput's sequence). The first n plans of a longer
+    sequence are those of a shorter one.
+
+    Args:
+        evaluator: gives the plan space.
+        count: how many.
+        seed: of the draw.
+
+    Returns:
+        The plans; fewer when there are no more.
+    """
+    space, rng = evaluator.space, np.random.default_rng(seed)
+    ends = (space.smallest_counts(), tuple(group.channels for group in space.groups))
+    chosen = list(dict.fromkeys(ends))[:count]
+    low = expected_fraction(evaluator, chosen[0])
+    for index in range(1, count - len(chosen) + 1):
+        aim = low + (1.0 - low) * _van_der_corput(index)
+        tolerance = (1.0 - low) / (4.0 * index)
+        try:
+            chosen.append(_draw_near(evaluator, rng, aim, tolerance, set(chosen)))
+        except ValueError:
+            break
+    return chosen
+
+
+def _van_der_corput(index: int) -> float:
+    """The binary digits of an index, mirrored at the point: 1/2, 1/4, 3/4, 1/8, ..."""
+    digits = bin(index)[:1:-1]
+    return sum(int(digit) * 0.5 ** (place + 1) for place, digit in enumerate(digits))
+
+
 def plans_near(
     evaluator: PlanEvaluator, fraction: float, count: int, seed: int, tolerance: float = 0.1
 ) -> list[Counts]:

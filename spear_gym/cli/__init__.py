@@ -10,6 +10,7 @@ from rich.markup import escape
 
 from spear_gym.cli import (  # noqa: F401 - they add commands
     compare,
+    evaluate,
     lre,
     search,
     sensitivity,

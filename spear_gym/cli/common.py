@@ -23,7 +23,6 @@ app = typer.Typer(
 out = Console()
 err = Console(stderr=True)
 
-LRE_SAMPLES = 40
 INTERRUPTED = 130
 
 WorkloadOption = Annotated[str, typer.Option(help="Catalogue name, or module:function.")]
@@ -148,3 +147,52 @@ def reward_settings_of(pairs: list[str]) -> dict[str, float]:
                 f"reward setting '{pair}' is not of the form name=number, e.g. lam=10"
             ) from None
     return settings
+
+
+def listed(text: str) -> tuple[str, ...]:
+    """Names separated by commas."""
+    return tuple(part.strip() for part in text.split(",") if part.strip())
+
+
+def numbers(text: str, what: str = "targets") -> tuple[float, ...]:
+    """Numbers separated by commas.
+
+    Raises:
+        TargetError: when one is no number.
+    """
+    from spear_gym.target import TargetError
+
+    try:
+        return tuple(map(float, listed(text)))
+    except ValueError:
+        raise TargetError(f"{what} are '{text}'; they must be numbers, e.g. 0.5,0.3") from None
+
+
+def agent_settings_of(pairs: list[str]) -> dict[str, Any]:
+    """``name=value`` pairs; values in YAML, so that numbers, lists and mappings can be given."""
+    import yaml
+
+    from spear_gym.agents.base import AgentError
+
+    settings = {}
+    for pair in pairs:
+        key, equals, value = pair.partition("=")
+        try:
+            if not (key and equals):
+                raise ValueError
+            # YAML 1.1 takes 1e-3 for a text.
+            settings[key] = float(value) if _is_number(value) else yaml.safe_load(value)
+        except (ValueError, yaml.YAMLError):
+            raise AgentError(
+                f"agent setting '{pair}' is not of the form name=value, e.g. learning_rate=1e-3"
+            ) from None
+    return settings
+
+
+def _is_number(text: str) -> bool:
+    """Whether a text is a number in exponent form."""
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return "e" in text.lower()

@@ -14,6 +14,8 @@ from spear_gym.cli.common import (
     WorkersOption,
     app,
     err,
+    listed,
+    numbers,
     out,
     progress_bar,
     resolve_workload,
@@ -123,22 +125,3 @@ def missing_cells(missing: int) -> None:
     if missing:
         err.print(f"{missing} cells have no result; the same command goes on with them")
         raise typer.Exit(FAILED)
-
-
-def listed(text: str) -> tuple[str, ...]:
-    """Names separated by commas."""
-    return tuple(part.strip() for part in text.split(",") if part.strip())
-
-
-def numbers(text: str, what: str = "targets") -> tuple[float, ...]:
-    """Numbers separated by commas.
-
-    Raises:
-        TargetError: when one is no number.
-    """
-    from spear_gym.target import TargetError
-
-    try:
-        return tuple(map(float, listed(text)))
-    except ValueError:
-        raise TargetError(f"{what} are '{text}'; they must be numbers, e.g. 0.5,0.3") from None

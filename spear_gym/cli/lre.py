@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from spear_gym.cli.common import (
-    LRE_SAMPLES,
     CriterionOption,
     NameArgument,
     PrecisionOption,
@@ -17,6 +16,7 @@ from spear_gym.cli.common import (
     app,
     check_output,
     check_seed,
+    numbers,
     out,
     progress_bar,
     resolve_workload,
@@ -26,15 +26,34 @@ from spear_gym.cli.common import (
 
 if TYPE_CHECKING:
     from spear_gym.evaluation import PlanEvaluator
-    from spear_gym.lre import SynopsEstimator
+    from spear_gym.lre import FittedEstimator, SynopsEstimator
+    from spear_gym.lre_fit import Progress, Stopping
+
+ConfidenceOption = Annotated[
+    str,
+    typer.Option(
+        help="With which the target is kept after fine-tuning, e.g. 0.95: plans are judged by the "
+        "upper bound of the predicted SynOps. 'off': by the prediction itself, as in the paper."
+    ),
+]
 
 
 @app.command()
 def lre(
     name: NameArgument,
-    samples: Annotated[
-        int, typer.Option(help="Random plans to fine-tune and fit to.")
-    ] = LRE_SAMPLES,
+    samples: Annotated[int, typer.Option(help="Most plans to fine-tune and fit to.")] = 40,
+    tolerance: Annotated[
+        float,
+        typer.Option(
+            help="Stop once the 95 % interval of the mean at the targets is within this share of "
+            "the unpruned SynOps; 0 takes all samples."
+        ),
+    ] = 0.02,
+    targets: Annotated[str, typer.Option(help="SynOps fractions to be sure at.")] = "0.15,0.3,0.5",
+    confidence: ConfidenceOption = "0.95",
+    estimator: Annotated[
+        str, typer.Option(help="linear, proportional, quadratic, per-layer, trees, mlp or gp.")
+    ] = "linear",
     held_out: Annotated[int, typer.Option(help="Further plans to judge the fit on.")] = 12,
     scoring: ScoringOption = None,
     precision: PrecisionOption = "float32",
@@ -45,53 +64,107 @@ def lre(
         Path | None, typer.Option("--out", help="File of the fit; the user's cache if unset.")
     ] = None,
 ) -> None:
-    """Fit LRE: predict SynOps after fine-tuning from those before."""
+    """Fit LRE: predict SynOps after fine-tuning from those before.
+
+    Samples are kept as they come: the same command goes on where it was stopped.
+    """
     set_threads(1)
     from spear_gym.envs_registry.fits import user_path
     from spear_gym.evaluation import PlanEvaluator
+    from spear_gym.lre.families import check_family
+    from spear_gym.lre_fit import Stopping
 
+    check_seed(seed)
+    check_family(estimator)
+    stopping = Stopping(numbers(targets), tolerance, confidence_of(confidence), samples)
     evaluator = PlanEvaluator(
         resolve_workload(name),
         scoring=scoring,  # type: ignore[arg-type]
         precision=precision,  # type: ignore[arg-type]
         criterion=criterion,
     )
-    check_seed(seed)
     path = out_path or user_path(evaluator)
     check_output(path)
-    fit_with_progress(evaluator, samples, held_out, seed, workers, path)
+    fit_with_progress(evaluator, stopping, held_out, estimator, seed, workers, path)
+
+
+def confidence_of(text: str) -> float | None:
+    """A confidence, ``None`` for ``off``.
+
+    Raises:
+        LREError: for anything else.
+    """
+    from spear_gym.lre.conformal import check_confidence
+    from spear_gym.lre.samples import LREError
+
+    if text == "off":
+        return None
+    try:
+        confidence = float(text)
+    except ValueError:
+        raise LREError(
+            f"confidence is '{text}'; it must be a number such as 0.95, or off"
+        ) from None
+    check_confidence(confidence)
+    return confidence
+
+
+def samples_path(path: Path) -> Path:
+    """Where the samples of a fit are kept while they come in."""
+    return path.with_name(f"{path.stem}.samples.json")
 
 
 def fit_with_progress(
     evaluator: PlanEvaluator,
-    samples: int,
+    stopping: Stopping,
     held_out: int,
+    estimator: str,
     seed: int,
     workers: int | None,
     path: Path,
-) -> None:
-    """Fits LRE, shows the progress and the quality, and writes the fit to ``path``."""
+) -> FittedEstimator:
+    """Fits LRE, shows the intervals shrinking and the quality, and writes the fit to ``path``."""
     from spear_gym.files import write_json
-    from spear_gym.lre import Sample, quality
     from spear_gym.lre_fit import fit_lre
 
     count = worker_count(workers)
-    with progress_bar() as progress:
-        task = progress.add_task("fine-tune random plans", total=samples + held_out)
+    with progress_bar("{task.fields[sure]}") as progress:
+        total = stopping.cap + held_out
+        task = progress.add_task("fine-tune random plans", total=total, sure="")
 
-        def show(_: Sample | None) -> None:
+        def show(now: Progress) -> None:
             progress.advance(task)
+            if now.mean_half_width is not None:
+                progress.update(
+                    task,
+                    sure=f"mean within ±{now.mean_half_width:.3f}, "
+                    f"one plan within ±{now.plan_half_width:.3f}",
+                )
 
         fit = fit_lre(
             evaluator,
-            samples=samples,
+            stopping=stopping,
             held_out=held_out,
+            estimator=estimator,
             seed=seed,
             workers=count,
+            store=samples_path(path),
             on_sample=show,
         )
+        progress.update(task, completed=total)
     write_json(path, fit.to_json())
-    out.print(f"after = {fit.weight:.4f} * before + {fit.intercept:.4f} (fractions of unpruned)")
+    _show(fit, stopping)
+    out.print(f"wrote {path}", soft_wrap=True)
+    return fit
+
+
+def _show(fit: FittedEstimator, stopping: Stopping) -> None:
+    from spear_gym.lre import LinearEstimator, NoEstimator, quality_of
+
+    if isinstance(fit, LinearEstimator):
+        out.print(
+            f"after = {fit.weight:.4f} * before + {fit.intercept:.4f} (fractions of unpruned)"
+        )
     for label, figures in (("fit", fit.fit), ("held out", fit.held_out)):
         if figures is not None:
             out.print(
@@ -99,29 +172,55 @@ def fit_with_progress(
                 f"{figures.mean_absolute_error:.4f}, residual spread {figures.residual_std:.4f} "
                 f"({figures.samples} plans)"
             )
-    judged = fit.samples[-held_out:] if fit.held_out is not None else fit.samples
-    control = quality((1.0, 0.0), judged)
+    judged = fit.samples[fit.fit.samples :] if fit.held_out is not None else fit.samples
+    control = quality_of(NoEstimator(), judged)
     out.print(
         f"no prediction (after = before) on the same: R2 {control.r2:.4f}, mean absolute error "
         f"{control.mean_absolute_error:.4f}"
     )
-    out.print(f"wrote {path}", soft_wrap=True)
+    widths = stopping.widths(fit.fitted)
+    if widths is not None:
+        shown = ", ".join(f"{target:g}" for target in stopping.targets)
+        out.print(
+            f"95 % intervals of the line at {shown}: mean within ±{widths[0]:.4f} "
+            f"(asked: {stopping.tolerance:g}), one plan within ±{widths[1]:.4f}",
+            soft_wrap=True,
+        )
+        if widths[0] > stopping.tolerance > 0:
+            out.print(
+                "[bold yellow]the samples ended before the mean was as sure as asked; raise "
+                "--samples[/]"
+            )
+    if fit.failed:
+        out.print(f"[bold yellow]{fit.failed} fine-tunes failed and were left out[/]")
+    if fit.poor:
+        out.print(
+            f"[bold yellow]R2 is {fit.fit.r2:.3f}: the prediction fits poorly, and bounds on it "
+            "are widened[/]"
+        )
 
 
-def estimator_for(evaluator: PlanEvaluator, lre: str, workers: int | None) -> SynopsEstimator:
+def estimator_for(
+    evaluator: PlanEvaluator,
+    lre: str,
+    workers: int | None,
+    targets: tuple[float, ...],
+    confidence: float | None,
+) -> SynopsEstimator:
     """The estimator asked for; a missing fit is made first, and kept for the next time."""
     from spear_gym.envs_registry.fits import stored_lre, user_path
+    from spear_gym.lre_fit import Stopping
     from spear_gym.target import make_estimator
 
     stored = stored_lre(evaluator) if lre == "auto" else None
     if lre == "auto" and stored is None:
+        stopping = Stopping(targets, confidence=confidence)
         path = user_path(evaluator)
         check_output(path)
         out.print(
             f"no LRE fit for workload '{evaluator.workload.name}' with scoring "
-            f"'{evaluator.scoring}': fine-tuning {LRE_SAMPLES} random plans first",
+            f"'{evaluator.scoring}': fine-tuning up to {stopping.cap} random plans first",
             soft_wrap=True,
         )
-        fit_with_progress(evaluator, LRE_SAMPLES, 0, 0, workers, path)
-        stored = stored_lre(evaluator)
+        stored = fit_with_progress(evaluator, stopping, 0, "linear", 0, workers, path)
     return make_estimator(evaluator, lre, stored)

@@ -1,13 +1,13 @@
-"""``spear search`` and ``spear evaluate``."""
+"""``spear search`` and ``spear agents``."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 from rich.markup import escape
-from rich.table import Table
 
 from spear_gym.cli.common import (
     INTERRUPTED,
@@ -18,9 +18,10 @@ from spear_gym.cli.common import (
     ThreadsOption,
     WorkersOption,
     WorkloadOption,
+    agent_settings_of,
     app,
     check_seed,
-    err,
+    numbers,
     out,
     progress_bar,
     resolve_workload,
@@ -28,14 +29,19 @@ from spear_gym.cli.common import (
     set_threads,
     worker_count,
 )
-from spear_gym.cli.lre import estimator_for
+from spear_gym.cli.lre import ConfidenceOption, confidence_of, estimator_for
+from spear_gym.cli.tables import show_report
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from spear_gym.agents.base import SearchResult, SearchSession
+    from spear_gym.agents.repair import Step
     from spear_gym.agents.run_folder import SearchReport, SearchSettings
-    from spear_gym.evaluation import PlanEvaluator
-    from spear_gym.target import Candidate
-    from spear_gym.workload import Measurement
+    from spear_gym.target import Candidate, Judge
+
+BROKEN = 3
+"""Exit status when a network that is handed over breaks its target."""
 
 
 @app.command()
@@ -53,6 +59,13 @@ def search(
     target_synops: Annotated[
         float | None, typer.Option(help="The same as SynOps per sample.")
     ] = None,
+    targets: Annotated[
+        str | None,
+        typer.Option(
+            help="Several targets, e.g. 0.5,0.3,0.15: one search each, which share all scored "
+            "plans, and one fine-tuned network each."
+        ),
+    ] = None,
     budget: Annotated[int, typer.Option(help="Paid evaluations: distinct plans.")] = 200,
     seed: Annotated[int, typer.Option(help="Seed of the agent and of fine-tuning.")] = 0,
     out_folder: Annotated[
@@ -68,6 +81,16 @@ def search(
     precision: PrecisionOption = "float32",
     criterion: CriterionOption = "l1",
     lre: Annotated[str, typer.Option(help="auto, none, or the path of a fit.")] = "auto",
+    confidence: ConfidenceOption = "",
+    extrapolate: Annotated[
+        bool, typer.Option("--extrapolate", help="Allow targets outside the fitted SynOps.")
+    ] = False,
+    repair: Annotated[
+        bool, typer.Option(help="Trim the fine-tuned network until it keeps the target.")
+    ] = True,
+    use_slack: Annotated[
+        bool, typer.Option("--use-slack", help="Widen it when it is far under the target.")
+    ] = False,
     storage: StorageOption = None,
     channel_multiple: Annotated[int, typer.Option(help="Kept channels are multiples of it.")] = 1,
     min_channels: Annotated[int, typer.Option(help="Fewest channels a layer keeps.")] = 1,
@@ -84,18 +107,29 @@ def search(
     workers: WorkersOption = None,
     threads: ThreadsOption = 1,
 ) -> None:
-    """Search a plan under a SynOps target, fine-tune it, and show that the target is kept."""
+    """Search a plan under a SynOps target, fine-tune it, and show whether the target is kept.
+
+    Plans are judged by the upper bound of their SynOps after fine-tuning at a confidence of 0.95
+    (--confidence), and a network that still breaks the target is trimmed. The exit status is 3 when
+    a network breaks its target all the same.
+    """
     set_threads(threads)
     from spear_gym.agents.run_folder import SearchSettings
     from spear_gym.env import DEFAULT_TARGET
+    from spear_gym.lre.conformal import DEFAULT_CONFIDENCE
+    from spear_gym.target import TargetError
 
-    if target is None and target_synops is None:
-        target = DEFAULT_TARGET
+    if targets is not None and (target is not None or target_synops is not None):
+        raise TargetError("give one of --target, --target-synops and --targets")
+    goals = [target] if targets is None else list(numbers(targets))
+    if goals == [None] and target_synops is None:
+        goals = [DEFAULT_TARGET]
+    default = None if lre == "none" else DEFAULT_CONFIDENCE
     settings = SearchSettings(
         workload=workload,
         agent=agent,
-        agent_settings=_agent_settings(agent_setting or []),
-        target=target,
+        agent_settings=agent_settings_of(agent_setting or []),
+        target=goals[0],
         target_synops=target_synops,
         budget=budget,
         seed=seed,
@@ -109,12 +143,24 @@ def search(
         min_channels=min_channels,
         max_ratio=max_ratio,
         hidden_features=tuple(hide or ()),
+        confidence=confidence_of(confidence) if confidence else default,
+        extrapolate=extrapolate,
         top=top,
+        repair=repair,
+        use_slack=use_slack,
         threads=threads,
     )
-    goal = f"{target:g}" if target is not None else f"{target_synops:g}synops"
-    folder = out_folder or Path("runs") / f"{_short(workload)}-{_short(agent)}-{goal}-seed{seed}"
-    _search(settings, folder, storage, resume=resume, overwrite=overwrite, workers=workers)
+    named = (
+        f"{target_synops:g}synops"
+        if target_synops is not None
+        else "-".join(f"{goal:g}" for goal in goals if goal is not None)
+    )
+    folder = out_folder or Path("runs") / f"{_short(workload)}-{_short(agent)}-{named}-seed{seed}"
+    job = _Job(settings, folder, storage, resume=resume, overwrite=overwrite, workers=workers)
+    if targets is None:
+        job.one()
+    else:
+        job.several([goal for goal in goals if goal is not None])
 
 
 def _short(name: str) -> str:
@@ -131,88 +177,177 @@ def agents() -> None:
         out.print(name, highlight=False)
 
 
-def _search(
-    settings: SearchSettings,
-    folder: Path,
-    storage: str | None,
-    *,
-    resume: bool,
-    overwrite: bool,
-    workers: int | None,
-) -> None:
-    from spear_gym.agents import AgentError, make_agent
-    from spear_gym.agents.pipeline import finish, search_in_folder
-    from spear_gym.agents.run_folder import check_folder, prepare_folder
-    from spear_gym.evaluation import PlanEvaluator
-    from spear_gym.observation import check_features
-    from spear_gym.reward import make_reward
-    from spear_gym.storage import check_storage
-    from spear_gym.target import make_judge, target_fraction
+class _Job:
+    """A search on the command line, for one target or for several.
 
-    check_seed(settings.seed)
-    check_features(settings.hidden_features)
-    agent = make_agent(settings.agent, settings.agent_settings)
-    shape = make_reward(settings.reward, settings.reward_settings)
-    if settings.budget < 1 or settings.top < 1:
-        raise AgentError(
-            f"budget is {settings.budget} and top {settings.top}; both must be at least 1"
+    Everything that can be wrong with the settings is refused when it is made.
+
+    Args:
+        settings: of the search; for several targets, but for the target.
+        folder: the run folder.
+        storage: of the ledgers.
+        resume: continue what is in the folder.
+        overwrite: replace it.
+        workers: processes for fitting the prediction.
+    """
+
+    def __init__(
+        self,
+        settings: SearchSettings,
+        folder: Path,
+        storage: str | None,
+        *,
+        resume: bool,
+        overwrite: bool,
+        workers: int | None,
+    ) -> None:
+        from spear_gym.agents import AgentError, make_agent
+        from spear_gym.evaluation import PlanEvaluator
+        from spear_gym.observation import check_features
+        from spear_gym.reward import make_reward
+        from spear_gym.storage import check_storage
+
+        self.settings, self.folder, self.storage = settings, folder, storage
+        self.resume, self.overwrite, self.workers = resume, overwrite, workers
+        check_seed(settings.seed)
+        check_features(settings.hidden_features)
+        self.agent = make_agent(settings.agent, settings.agent_settings)
+        make_reward(settings.reward, settings.reward_settings)
+        if settings.budget < 1 or settings.top < 1:
+            raise AgentError(
+                f"budget is {settings.budget} and top {settings.top}; both must be at least 1"
+            )
+        worker_count(workers)
+        check_storage(storage)
+        self.evaluator = PlanEvaluator(
+            resolve_workload(settings.workload),
+            scoring=settings.scoring,  # type: ignore[arg-type]
+            precision=settings.precision,  # type: ignore[arg-type]
+            criterion=settings.criterion,
+            channel_multiple=settings.channel_multiple,
+            min_channels=settings.min_channels,
+            max_ratio=settings.max_ratio,
         )
-    check_folder(folder, overwrite=overwrite, resume=resume)
-    evaluator = PlanEvaluator(
-        resolve_workload(settings.workload),
-        scoring=settings.scoring,  # type: ignore[arg-type]
-        precision=settings.precision,  # type: ignore[arg-type]
-        criterion=settings.criterion,
-        channel_multiple=settings.channel_multiple,
-        min_channels=settings.min_channels,
-        max_ratio=settings.max_ratio,
-    )
-    target_fraction(evaluator, settings.target, settings.target_synops)
-    worker_count(workers)
-    estimator = estimator_for(evaluator, settings.lre, workers)
-    judge = make_judge(
-        evaluator,
-        estimator,
-        shape,
-        target=settings.target,
-        target_synops=settings.target_synops,
-    )
-    check_storage(storage)
-    prepare_folder(folder, overwrite=overwrite, resume=resume)
-    with progress_bar("best reward so far {task.fields[best]}") as progress:
-        task = progress.add_task(f"search ({agent.name})", total=settings.budget, best="-")
 
-        def show(session: SearchSession, _: Candidate) -> None:
-            best = f"{session.curve[-1].best_reward:.3f}"
-            progress.update(task, completed=session.spent, best=best)
+    def one(self) -> None:
+        """Searches for one target."""
+        (judge,) = self._judges([self.settings], [self.folder])
+        found = self._find(self.settings, judge, self.folder)
+        report = self._finish(self.settings, judge, found, self.folder, found.candidates)
+        show_report(report, self.evaluator, judge, self.settings.target_synops)
+        name = escape(str(self.folder))
+        out.print(f"\nresults: [bold]{name}[/] (try: spear evaluate {name})", soft_wrap=True)
+        if report.outcome(judge.target, self.settings.target_synops) == "broken":
+            raise typer.Exit(BROKEN)
 
-        found = search_in_folder(
-            agent,
-            evaluator,
-            judge,
-            settings,
-            folder,
-            storage=storage,
-            overwrite=overwrite,
-            on_candidate=show,
-        )
-        if not found.interrupted:
-            progress.update(task, completed=settings.budget, total=settings.budget)
-    if found.interrupted:
-        _interrupted(found, folder)
-    with progress_bar() as progress:
-        task = progress.add_task("fine-tune", total=None)
+    def several(self, targets: Sequence[float]) -> None:
+        """Searches for each target; each is then given the best of all plans scored for any."""
+        from spear_gym.agents.front import FrontPoint, write_front
+        from spear_gym.target import TargetError
 
-        def tuned(number: int, done: int, total: int, _: float) -> None:
-            progress.update(task, completed=number * total + done, total=settings.top * total)
+        if not targets or len(set(targets)) < len(targets):
+            raise TargetError(f"targets are {', '.join(map(str, targets))}; give each once")
+        wanted = [replace(self.settings, target=target) for target in targets]
+        folders = [self.folder / f"target-{target:g}" for target in targets]
+        judges = self._judges(wanted, folders)
+        found = [self._find(*job) for job in zip(wanted, judges, folders, strict=True)]
+        pool = {c.evaluation.counts: c.evaluation for one in found for c in one.candidates}
+        points = []
+        for settings, judge, one, folder in zip(wanted, judges, found, folders, strict=True):
+            scored = [judge(evaluation) for evaluation in pool.values()]
+            report = self._finish(settings, judge, one, folder, scored)
+            show_report(report, self.evaluator, judge, None)
+            points.append(FrontPoint.of(report, judge.target, folder.name))
+        write_front(points, self.evaluator.workload.name, self.folder)
+        out.print(f"\nresults: [bold]{escape(str(self.folder))}[/]", soft_wrap=True)
+        if any(point.outcome == "broken" for point in points):
+            raise typer.Exit(BROKEN)
 
-        try:
-            report = finish(evaluator, judge, settings, found, folder, on_batch=tuned)
-        except KeyboardInterrupt:
+    def _judges(self, wanted: Sequence[SearchSettings], folders: Sequence[Path]) -> list[Judge]:
+        """One judge per target, all of one estimator; a missing fit is made first."""
+        from spear_gym.agents.run_folder import check_folder
+        from spear_gym.reward import make_reward
+        from spear_gym.target import make_judge, target_fraction
+
+        evaluator, first = self.evaluator, wanted[0]
+        for folder in folders:
+            check_folder(folder, overwrite=self.overwrite, resume=self.resume)
+        fractions = tuple(target_fraction(evaluator, s.target, s.target_synops) for s in wanted)
+        estimator = estimator_for(evaluator, first.lre, self.workers, fractions, first.confidence)
+        return [
+            make_judge(
+                evaluator,
+                estimator,
+                make_reward(settings.reward, settings.reward_settings),
+                target=settings.target,
+                target_synops=settings.target_synops,
+                confidence=settings.confidence,
+                extrapolate=settings.extrapolate,
+            )
+            for settings in wanted
+        ]
+
+    def _find(self, settings: SearchSettings, judge: Judge, folder: Path) -> SearchResult:
+        from spear_gym.agents.pipeline import search_in_folder
+        from spear_gym.agents.run_folder import prepare_folder
+
+        prepare_folder(folder, overwrite=self.overwrite, resume=self.resume)
+        with progress_bar("best reward so far {task.fields[best]}") as progress:
+            name = f"search ({self.agent.name}, target {judge.target:.3g})"
+            task = progress.add_task(name, total=settings.budget, best="-")
+
+            def show(session: SearchSession, _: Candidate) -> None:
+                best = f"{session.curve[-1].best_reward:.3f}"
+                progress.update(task, completed=session.spent, best=best)
+
+            found = search_in_folder(
+                self.agent,
+                self.evaluator,
+                judge,
+                settings,
+                folder,
+                storage=self.storage,
+                overwrite=self.overwrite,
+                on_candidate=show,
+            )
+            if not found.interrupted:
+                progress.update(task, completed=settings.budget, total=settings.budget)
+        if found.interrupted:
             _interrupted(found, folder)
-    show_report(report, evaluator, judge.target, settings.target_synops)
-    name = escape(str(folder))
-    out.print(f"\nresults: [bold]{name}[/] (try: spear evaluate {name})", soft_wrap=True)
+        return found
+
+    def _finish(
+        self,
+        settings: SearchSettings,
+        judge: Judge,
+        found: SearchResult,
+        folder: Path,
+        scored: Sequence[Candidate],
+    ) -> SearchReport:
+        from spear_gym.agents.pipeline import finish
+
+        with progress_bar() as progress:
+            task = progress.add_task("fine-tune", total=None)
+
+            def tuned(number: int, done: int, total: int, _: float) -> None:
+                progress.update(task, completed=number * total + done, total=settings.top * total)
+
+            def repaired(step: Step) -> None:
+                progress.update(task, description=f"repair ({step.action})")
+
+            try:
+                return finish(
+                    self.evaluator,
+                    judge,
+                    settings,
+                    found,
+                    folder,
+                    scored=scored,
+                    on_batch=tuned,
+                    on_step=repaired,
+                )
+            except KeyboardInterrupt:
+                _interrupted(found, folder)
 
 
 def _interrupted(found: SearchResult, folder: Path) -> NoReturn:
@@ -222,126 +357,3 @@ def _interrupted(found: SearchResult, folder: Path) -> NoReturn:
         soft_wrap=True,
     )
     raise typer.Exit(INTERRUPTED)
-
-
-def show_report(
-    report: SearchReport, evaluator: PlanEvaluator, target: float, target_synops: float | None
-) -> None:
-    """Prints the result of a search: unpruned, predicted and measured."""
-    search, candidate = report.search, report.candidate
-    unpruned, measured = report.unpruned, report.measured
-    predicted_synops = candidate.predicted_fraction * evaluator.reference.synops
-    table = Table(title=f"{evaluator.workload.name}: target {target:.3f} of the unpruned SynOps")
-    for column in ("", "accuracy", "SynOps", "fraction", "of target", "params"):
-        table.add_column(column, justify="right" if column else "left", no_wrap=True)
-    table.add_row(*_row("unpruned (test)", unpruned, 1.0, target))
-    table.add_row(
-        "predicted (search)",
-        f"{candidate.accuracy:.4f}*",
-        f"{predicted_synops:,.0f}",
-        f"{candidate.predicted_fraction:.4f}",
-        f"{candidate.ratio:.1%}",
-        f"{candidate.evaluation.parameters:,}",
-    )
-    table.add_row(*_row("measured (test)", measured, report.fraction, target))
-    out.print(table)
-    out.print("* before fine-tuning")
-    widths = ", ".join(
-        f"{group.name} {kept}/{group.channels}"
-        for group, kept in zip(evaluator.space.groups, candidate.evaluation.counts, strict=True)
-    )
-    out.print(f"channels kept: {widths}", soft_wrap=True)
-    charged = f"; charged beside: {search.charged}, {search.charged_for}" if search.charged else ""
-    out.print(
-        f"paid evaluations: {search.paid} ({search.episodes} episodes, {search.runs} simulator "
-        f"runs); plans fine-tuned: {report.tuned_plans}{charged}",
-        soft_wrap=True,
-    )
-    phases = report.phases
-    out.print(
-        f"time: search {phases.search:.1f} s, fine-tune {phases.finetune:.1f} s, "
-        f"test {phases.test:.1f} s"
-    )
-    if not candidate.feasible:
-        out.print("[bold yellow]no plan was predicted to keep the target; this is the nearest[/]")
-    if not search.updated:
-        out.print("[bold yellow]no update within budget: the agent never learned[/]")
-    if target_synops is not None:
-        out.print(f"target: {target_synops:,.0f} SynOps per sample, judged absolutely on test")
-    kept = report.kept(target, target_synops)
-    out.print("target [bold green]kept[/]" if kept else "target [bold red]broken[/]")
-
-
-def _row(name: str, figures: Measurement, fraction: float, target: float) -> tuple[str, ...]:
-    return (
-        name,
-        f"{figures.accuracy:.4f}",
-        f"{figures.synops:,.0f}",
-        f"{fraction:.4f}",
-        f"{fraction / target:.1%}",
-        f"{figures.parameters:,}",
-    )
-
-
-@app.command()
-def evaluate(
-    run: Annotated[Path, typer.Argument(help="A finished run folder.")],
-) -> None:
-    """Load a run's pruned network again and reproduce the measured row of its table."""
-    from spear_gym.agents.run_folder import RunError, load_network, read_result, read_settings
-    from spear_gym.workload import measure
-
-    settings = read_settings(run)
-    result = read_result(run)
-    set_threads(settings.threads)
-    workload = resolve_workload(settings.workload)
-    model = load_network(run, workload)
-    measured, unpruned = measure(workload, model, "test"), workload.reference("test")
-    fraction = measured.synops / unpruned.synops
-    try:
-        target, recorded = float(result["target"]), result["test"]
-        same = (recorded["accuracy"], recorded["synops"], recorded["parameters"])
-    except (KeyError, TypeError, ValueError) as error:
-        raise RunError(f"'{run / 'result.json'}' is damaged: {error!r}") from error
-    table = Table(title=f"{workload.name}: target {target:.3f} of the unpruned SynOps")
-    for column in ("", "accuracy", "SynOps", "fraction", "of target", "params"):
-        table.add_column(column, justify="right" if column else "left", no_wrap=True)
-    table.add_row(*_row("unpruned (test)", unpruned, 1.0, target))
-    table.add_row(*_row("measured (test)", measured, fraction, target))
-    out.print(table)
-    if (measured.accuracy, measured.synops, measured.parameters) != same:
-        err.print(
-            f"the recorded row differs: accuracy {same[0]}, SynOps {same[1]}, parameters {same[2]}"
-        )
-        raise typer.Exit(1)
-    out.print("equal to the recorded row")
-
-
-def _agent_settings(pairs: list[str]) -> dict[str, Any]:
-    """``name=value`` pairs; values in YAML, so that numbers, lists and mappings can be given."""
-    import yaml
-
-    from spear_gym.agents.base import AgentError
-
-    settings = {}
-    for pair in pairs:
-        key, equals, value = pair.partition("=")
-        try:
-            if not (key and equals):
-                raise ValueError
-            # YAML 1.1 takes 1e-3 for a text.
-            settings[key] = float(value) if _is_number(value) else yaml.safe_load(value)
-        except (ValueError, yaml.YAMLError):
-            raise AgentError(
-                f"agent setting '{pair}' is not of the form name=value, e.g. learning_rate=1e-3"
-            ) from None
-    return settings
-
-
-def _is_number(text: str) -> bool:
-    """Whether a text is a number in exponent form."""
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return "e" in text.lower()

@@ -12,13 +12,15 @@ from spear_gym.cli.common import (
     WorkersOption,
     app,
     check_output,
+    listed,
+    numbers,
     out,
     progress_bar,
     resolve_workload,
     set_threads,
     worker_count,
 )
-from spear_gym.cli.compare import failed_twice, listed, missing_cells, numbers
+from spear_gym.cli.compare import failed_twice, missing_cells
 from spear_gym.cli.lre import estimator_for
 
 if TYPE_CHECKING:
@@ -63,7 +65,8 @@ def sensitivity(
     # A way of scoring needs its own prediction of SynOps; a missing fit is made before any search.
     for scoring in dict.fromkeys(variant.settings.scoring for variant in study):
         for each in loaded.values():
-            estimator_for(PlanEvaluator(each, scoring=scoring), lre, workers)  # type: ignore[arg-type]
+            evaluator = PlanEvaluator(each, scoring=scoring)  # type: ignore[arg-type]
+            estimator_for(evaluator, lre, workers, base.targets, None)
     folders = {variant.folder(out_folder): variant.settings for variant in study}
     total = sum(len(settings.cells()) for settings in folders.values())
     waiting = sum(len(unfinished(path, given.cells())) for path, given in folders.items())

@@ -7,8 +7,7 @@ from typing import Annotated
 
 import typer
 
-from spear_gym.cli.common import app, out, progress_bar, resolve_workload, set_threads
-from spear_gym.cli.compare import numbers
+from spear_gym.cli.common import app, numbers, out, progress_bar, resolve_workload, set_threads
 
 
 @app.command()

@@ -153,6 +153,17 @@ class PlanSpace:
         clipped = np.clip(values, 0.0, self.max_ratio)
         return tuple(self.count(i, float(ratio)) for i, ratio in enumerate(clipped))
 
+    def next_lower(self, count: int) -> int:
+        """The largest count below ``count`` that a group may keep, else ``count``."""
+        m = self.channel_multiple
+        lower = max((count - 1) // m * m, self.min_channels)
+        return min(lower, count)
+
+    def next_higher(self, index: int, count: int) -> int:
+        """The smallest count above ``count`` that group ``index`` may keep, else ``count``."""
+        m = self.channel_multiple
+        return min((count // m + 1) * m, self.groups[index].channels)
+
     def kept(self, index: int, count: int) -> Tensor:
         """Kept channel indices of group ``index``, int64, ascending."""
         return torch.tensor(sorted(self.rankings[index][:count]), dtype=torch.int64)

@@ -65,3 +65,48 @@ def curve_png(
         axes.grid(alpha=0.25)
     figure.suptitle(title, fontsize=11)
     return png(figure)
+
+
+def front_png(
+    points: Sequence[tuple[float, float, float, bool]], unpruned: float, workload: str
+) -> bytes:
+    """A front as a PNG file: accuracy against SynOps, and the target that each network had.
+
+    Args:
+        points: target, SynOps fraction, accuracy, and whether the target is kept, on test.
+        unpruned: accuracy of the unpruned network on test.
+        workload: its name, for the title.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7, 4.2), dpi=100, layout="constrained")
+    axes = figure.subplots()
+    ordered = sorted(points, key=lambda point: point[1])
+    axes.plot([p[1] for p in ordered], [p[2] for p in ordered], color=FEASIBLE, linewidth=1)
+    for target, fraction, accuracy, kept in ordered:
+        axes.scatter(
+            fraction, accuracy, color=FEASIBLE, s=44, zorder=3, marker="o" if kept else "X"
+        )
+        axes.axvline(target, color=TARGET, linewidth=1)
+        axes.annotate(
+            f"{accuracy:.3f} at {fraction:.3f}" + ("" if kept else " (broken)"),
+            (fraction, accuracy),
+            xytext=(-8, -4),
+            textcoords="offset points",
+            ha="right",
+            va="top",
+            fontsize=8,
+        )
+    axes.axhline(unpruned, color=INFEASIBLE, linestyle="--", linewidth=1)
+    axes.text(0.0, unpruned, " unpruned", va="bottom", fontsize=8, color="#666666")
+    axes.plot([], [], color=TARGET, linewidth=1, label="targets")
+    axes.set(
+        xlim=(0, 1.1 * max(point[0] for point in points)),
+        xlabel="SynOps on test (of unpruned)",
+        ylabel="accuracy on test after fine-tuning",
+        title=f"{workload}: one network for each target",
+    )
+    axes.legend(fontsize=8, loc="lower right")
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(alpha=0.25)
+    return png(figure)

@@ -1,0 +1,43 @@
+"""``spear evaluate``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from spear_gym.cli.common import app, err, out, resolve_workload, set_threads
+from spear_gym.cli.tables import measured_row, result_table
+
+
+@app.command()
+def evaluate(
+    run: Annotated[Path, typer.Argument(help="A finished run folder.")],
+) -> None:
+    """Load a run's pruned network again and reproduce the measured row of its table."""
+    from spear_gym.agents.run_folder import RunError, load_network, read_result, read_settings
+    from spear_gym.workload import measure
+
+    settings = read_settings(run)
+    result = read_result(run)
+    set_threads(settings.threads)
+    workload = resolve_workload(settings.workload)
+    model = load_network(run, workload)
+    measured, unpruned = measure(workload, model, "test"), workload.reference("test")
+    fraction = measured.synops / unpruned.synops
+    try:
+        target, recorded = float(result["target"]), result["test"]
+        same = (recorded["accuracy"], recorded["synops"], recorded["parameters"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise RunError(f"'{run / 'result.json'}' is damaged: {error!r}") from error
+    table = result_table(workload.name, target)
+    table.add_row(*measured_row("unpruned (test)", unpruned, 1.0, target))
+    table.add_row(*measured_row("measured (test)", measured, fraction, target))
+    out.print(table)
+    if (measured.accuracy, measured.synops, measured.parameters) != same:
+        err.print(
+            f"the recorded row differs: accuracy {same[0]}, SynOps {same[1]}, parameters {same[2]}"
+        )
+        raise typer.Exit(1)
+    out.print("equal to the recorded row")

@@ -1,0 +1,125 @@
+"""What the commands print of a search's outcome."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rich.table import Table
+
+from spear_gym.cli.common import out
+
+if TYPE_CHECKING:
+    from spear_gym.agents.repair import Step
+    from spear_gym.agents.run_folder import SearchReport
+    from spear_gym.evaluation import PlanEvaluator
+    from spear_gym.target import Judge
+    from spear_gym.workload import Measurement
+
+STYLES = {"kept": "bold green", "repaired": "bold green", "broken": "bold red"}
+COLUMNS = ("", "accuracy", "SynOps", "fraction", "of target", "params")
+
+
+def result_table(workload: str, target: float) -> Table:
+    """An empty table of a search's figures."""
+    table = Table(title=f"{workload}: target {target:.3f} of the unpruned SynOps")
+    for column in COLUMNS:
+        table.add_column(column, justify="right" if column else "left", no_wrap=True)
+    return table
+
+
+def measured_row(
+    name: str, figures: Measurement, fraction: float, target: float
+) -> tuple[str, ...]:
+    """A row of it."""
+    return (
+        name,
+        f"{figures.accuracy:.4f}",
+        f"{figures.synops:,.0f}",
+        f"{fraction:.4f}",
+        f"{fraction / target:.1%}",
+        f"{figures.parameters:,}",
+    )
+
+
+def show_report(
+    report: SearchReport, evaluator: PlanEvaluator, judge: Judge, target_synops: float | None
+) -> None:
+    """Prints the result of a search: unpruned, predicted and measured, and whether it is kept."""
+    search, candidate, target = report.search, report.candidate, judge.target
+    table = result_table(evaluator.workload.name, target)
+    table.add_row(*measured_row("unpruned (test)", report.unpruned, 1.0, target))
+    for name, fraction in _predictions(report, judge):
+        table.add_row(
+            name,
+            f"{candidate.accuracy:.4f}*",
+            f"{fraction * evaluator.reference.synops:,.0f}",
+            f"{fraction:.4f}",
+            f"{fraction / target:.1%}",
+            f"{candidate.evaluation.parameters:,}",
+        )
+    table.add_row(*measured_row("measured (test)", report.measured, report.fraction, target))
+    out.print(table)
+    out.print("* before fine-tuning")
+    widths = ", ".join(
+        f"{group.name} {kept}/{group.channels}"
+        for group, kept in zip(evaluator.space.groups, report.tuned.plan.counts, strict=True)
+    )
+    out.print(f"channels kept: {widths}", soft_wrap=True)
+    charged = f"; charged beside: {search.charged}, {search.charged_for}" if search.charged else ""
+    out.print(
+        f"paid evaluations: {search.paid} ({search.episodes} episodes, {search.runs} simulator "
+        f"runs); plans fine-tuned: {report.tuned_plans}{charged}",
+        soft_wrap=True,
+    )
+    phases = report.phases
+    out.print(
+        f"time: search {phases.search:.1f} s, fine-tune {phases.finetune:.1f} s, "
+        f"test {phases.test:.1f} s"
+    )
+    if not candidate.feasible:
+        out.print("[bold yellow]no plan was predicted to keep the target; this is the nearest[/]")
+    if not search.updated:
+        out.print("[bold yellow]no update within budget: the agent never learned[/]")
+    if target_synops is not None:
+        out.print(f"target: {target_synops:,.0f} SynOps per sample, judged absolutely on test")
+    _show_repairs(report)
+    outcome = report.outcome(target, target_synops)
+    out.print(f"target [{STYLES[outcome]}]{outcome}[/]")
+
+
+def _predictions(report: SearchReport, judge: Judge) -> list[tuple[str, float]]:
+    """Rows of the prediction, and of its bound where plans were judged by one."""
+    from spear_gym.lre import BoundedEstimator
+
+    fraction, evaluation = report.candidate.predicted_fraction, report.candidate.evaluation
+    estimator = judge.estimator
+    if not isinstance(estimator, BoundedEstimator):
+        return [("predicted (search)", fraction)]
+    mean = estimator.estimate.predict(evaluation.synops_fraction, evaluation.layer_fractions)
+    return [
+        ("predicted (search)", mean),
+        (f"bound at {estimator.confidence:.0%} (search)", fraction),
+    ]
+
+
+def _show_repairs(report: SearchReport) -> None:
+    if not report.repairs:
+        return
+    for step in report.repairs:
+        out.print(step_line(step), soft_wrap=True)
+    epochs = sum(step.epochs for step in report.repairs)
+    out.print(
+        f"repair: {epochs} epochs of fine-tuning and {report.repair_evaluations} evaluations, "
+        "beside those of the search",
+        soft_wrap=True,
+    )
+
+
+def step_line(step: Step) -> str:
+    """A step of a repair in words."""
+    kept = "" if step.adopted else "; not adopted, for it is less accurate on search"
+    plan = "-".join(map(str, step.counts))
+    return (
+        f"{step.action}: to {plan}, {step.epochs} epochs, then {step.fraction:.4f} of the SynOps "
+        f"and accuracy {step.accuracy:.4f} on search{kept}"
+    )

@@ -1,0 +1,132 @@
+"""Samples of SynOps estimators: plans that were scored and really fine-tuned, kept on disk."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from spear_gym.files import write_text
+
+STORE_FORMAT = "spear-gym lre samples 1"
+
+
+class LREError(ValueError):
+    """An estimator's fit is impossible, damaged, or belongs to something else."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One plan that was scored and really fine-tuned.
+
+    Attributes:
+        counts: channels kept per group.
+        scored: SynOps fraction before fine-tuning.
+        finetuned: SynOps fraction after it; NaN when the fine-tune failed.
+        accuracy: accuracy on search after it; NaN when the fine-tune failed.
+        seconds: time of the fine-tune.
+        layers: SynOps before fine-tuning by layer, over the unpruned total; their sum is
+            ``scored``. Empty in fits made before they were kept.
+        finetuned_layers: the same after fine-tuning.
+        failed: why the fine-tune failed, empty when it did not. Failed samples are kept and
+            counted; nothing is fitted to them.
+    """
+
+    counts: tuple[int, ...]
+    scored: float
+    finetuned: float
+    accuracy: float
+    seconds: float
+    layers: tuple[float, ...] = ()
+    finetuned_layers: tuple[float, ...] = ()
+    failed: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON values; what is not a number becomes ``null``."""
+        return {
+            key: None if isinstance(value, float) and math.isnan(value) else value
+            for key, value in asdict(self).items()
+        }
+
+    @classmethod
+    def from_json(cls, data: Any) -> Sample:
+        """Reads :meth:`to_json`'s form.
+
+        Raises:
+            TypeError, ValueError, KeyError: when it is not such a form.
+        """
+        values = dict(data)
+        values["counts"] = tuple(int(count) for count in values["counts"])
+        for name in ("scored", "finetuned", "accuracy"):
+            values[name] = math.nan if values[name] is None else float(values[name])
+        for name in ("layers", "finetuned_layers"):
+            values[name] = tuple(float(value) for value in values.get(name, ()))
+        return cls(**values)
+
+
+class SampleStore:
+    """Samples as they come in, in one file, so that a killed fit loses none of them.
+
+    Args:
+        path: the file, made when missing; ``None`` keeps the samples in memory only.
+        fingerprint: what the samples belong to.
+
+    Raises:
+        LREError: when the file is damaged or belongs to something else.
+    """
+
+    def __init__(self, path: Path | None, fingerprint: dict[str, str]) -> None:
+        self._path = path
+        self._fingerprint = dict(fingerprint)
+        self._samples: dict[tuple[int, tuple[int, ...]], Sample] = {}
+        if path is not None and path.exists():
+            self._read(path)
+
+    def __len__(self) -> int:
+        return len(self._samples)
+
+    def __iter__(self) -> Iterator[Sample]:
+        return iter(self._samples.values())
+
+    def get(self, counts: tuple[int, ...], seed: int) -> Sample | None:
+        """The sample of a plan that was fine-tuned under a seed, if there is one."""
+        return self._samples.get((seed, counts))
+
+    def add(self, sample: Sample, seed: int) -> None:
+        """Keeps a sample, on disk at once.
+
+        Args:
+            sample: what was measured.
+            seed: of its fine-tune.
+        """
+        self._samples[seed, sample.counts] = sample
+        if self._path is None:
+            return
+        rows = [{"seed": s, **sample.to_json()} for (s, _), sample in self._samples.items()]
+        content = {"format": STORE_FORMAT, "fingerprint": self._fingerprint, "samples": rows}
+        write_text(self._path, json.dumps(content) + "\n")
+
+    def _read(self, path: Path) -> None:
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+            if content["format"] != STORE_FORMAT:
+                raise ValueError(f"its 'format' is not '{STORE_FORMAT}'")
+            fingerprint = content["fingerprint"]
+            for row in content["samples"]:
+                seed = int(row.pop("seed"))
+                sample = Sample.from_json(row)
+                self._samples[seed, sample.counts] = sample
+        except (OSError, UnicodeDecodeError, ValueError, KeyError, TypeError) as error:
+            raise LREError(
+                f"cannot read the samples in '{path}': {error!r}; remove the file to start again"
+            ) from error
+        if fingerprint != self._fingerprint:
+            keys = sorted({*fingerprint, *self._fingerprint})
+            differing = [k for k in keys if fingerprint.get(k) != self._fingerprint.get(k)]
+            raise LREError(
+                f"the samples in '{path}' belong to something else (different: "
+                f"{', '.join(differing)}); choose another file, or remove this one"
+            )
