@@ -187,15 +187,12 @@ def finish(
         delivery = repair(
             evaluator,
             judge,
-            candidates,
-            candidate.evaluation,
             network,
             seed=settings.seed,
             use_slack=settings.use_slack,
             on_step=on_step,
         )
-        candidate, network = judge(delivery.evaluation), delivery.tuned
-        steps, extra = delivery.steps, delivery.evaluations
+        network, steps, extra = delivery.tuned, delivery.steps, delivery.evaluations
     middle = time.perf_counter()
     workload = evaluator.workload
     unpruned = workload.reference("test")

@@ -8,22 +8,24 @@ search split, so that test stays untouched. Because the two splits differ a litt
   loses least accuracy per SynOp saved, tried out on the fine-tuned network without training. A
   brief fine-tune follows, SynOps are measured, and if they came back up the next round allows for
   it. The last round does not train, so what it measures is what is handed over.
-- **Widen** (only on request). More than :data:`SLACK` under the target, a larger plan is looked
-  for: now that one plan's SynOps after fine-tuning are known, the prediction is corrected by what
-  it missed there. The most accurate of the plans scored so far that fits is taken, single channels
-  are added as long as they fit, the plan is fine-tuned in full and trimmed where needed. The more
-  accurate network on search is kept.
+- **Widen** (only on request). A network more than :data:`SLACK` under the target is given channels
+  back, one at a time that of the group which gains most accuracy per SynOp, as long as they fit.
+  The fine-tuned channels keep their weights, those that come back have the unpruned network's. The
+  network is then fine-tuned in full, and trimmed where needed. The more accurate one on search is
+  kept, the wider one when they are equal.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 
+from torch import nn
+
 from spear_gym.evaluation import Counts, Evaluation, EvaluationFailed, Finetuned, PlanEvaluator
-from spear_gym.lre import BoundedEstimator, SynopsEstimator
 from spear_gym.pruning.plan import Plan
-from spear_gym.target import Candidate, Judge
+from spear_gym.pruning.surgery import grafted_network
+from spear_gym.target import Judge
 from spear_gym.training import Recipe, TrainingDiverged
 from spear_gym.workload import Workload
 
@@ -70,13 +72,11 @@ class Delivery:
 
     Attributes:
         tuned: the network, and its figures on search.
-        evaluation: how the plan that its fine-tune began with was scored.
         steps: what was done; empty when nothing had to be.
         evaluations: plans that were scored for it, beside the search's.
     """
 
     tuned: Finetuned
-    evaluation: Evaluation
     steps: tuple[Step, ...]
     evaluations: int
 
@@ -93,8 +93,6 @@ OnStep = Callable[[Step], None]
 def repair(
     evaluator: PlanEvaluator,
     judge: Judge,
-    scored: Iterable[Candidate],
-    evaluation: Evaluation,
     tuned: Finetuned,
     *,
     seed: int,
@@ -105,9 +103,7 @@ def repair(
 
     Args:
         evaluator: scores and fine-tunes.
-        judge: target and estimator.
-        scored: plans to widen to.
-        evaluation: of the plan that was fine-tuned.
+        judge: gives the target.
         tuned: the fine-tuned network.
         seed: of the fine-tunes.
         use_slack: widen.
@@ -118,17 +114,16 @@ def repair(
     for _ in range(WIDEN_ROUNDS if use_slack else 0):
         if work.fraction(tuned) >= (1 - SLACK) * judge.target:
             break
-        larger = work.larger_plan(list(scored), evaluation, tuned)
-        if larger is None:
+        wider = work.widened(tuned)
+        if wider is None:
             break
-        other, more = work.widened(larger)
+        other, more = wider
         better = other.search.accuracy >= tuned.search.accuracy and work.kept(other)
-        steps = [replace(step, adopted=step.adopted and not better) for step in steps]
         steps += [replace(step, adopted=better) for step in more]
         if not better:
             break
-        tuned, evaluation = other, larger
-    return Delivery(tuned, evaluation, tuple(steps), work.evaluations)
+        tuned = other
+    return Delivery(tuned, tuple(steps), work.evaluations)
 
 
 class _Work:
@@ -136,7 +131,7 @@ class _Work:
 
     Args:
         evaluator: scores and fine-tunes.
-        judge: target and estimator.
+        judge: gives the target.
         seed: of the fine-tunes.
         on_step: progress callback.
     """
@@ -163,7 +158,7 @@ class _Work:
             if self.fraction(tuned) <= aim:
                 break
             inner = PlanEvaluator(
-                _workload_of(self.evaluator.workload, tuned),
+                _workload_of(self.evaluator.workload, tuned.model),
                 scoring="plain",
                 criterion=self.evaluator.criterion,
             )
@@ -222,35 +217,50 @@ class _Work:
 
     # ---------------------------------------------------------------- widening
 
-    def larger_plan(
-        self, scored: Sequence[Candidate], evaluation: Evaluation, tuned: Finetuned
-    ) -> Evaluation | None:
-        """A larger plan that should just keep the target, ``None`` when there is none."""
-        estimate = _estimate(self.judge.estimator)
-        missed = self.fraction(tuned) - _predicted(estimate, evaluation)
-        goal = (AIM - SLACK / 2) * self.judge.target
-        now = self.fraction(tuned)
+    def widened(self, tuned: Finetuned) -> tuple[Finetuned, list[Step]] | None:
+        """The network with channels given back, fine-tuned; ``None`` when none fits."""
+        evaluator = self.evaluator
+        inner = PlanEvaluator(
+            _workload_of(
+                evaluator.workload, grafted_network(evaluator.graph, tuned.plan, tuned.model)
+            ),
+            scoring=evaluator.scoring,
+            criterion=evaluator.criterion,
+            rankings=_kept_first(tuned.plan, evaluator.space.rankings),
+        )
+        larger = self._larger(inner, tuned)
+        if larger is None:
+            return None
+        try:
+            found = inner.finetune(larger.counts, seed=self.seed)
+        except TrainingDiverged:
+            return None
+        found = replace(found, seconds=tuned.seconds + found.seconds)
+        step = self._step("widen", found, evaluator.workload.finetune.epochs)
+        found, more = self.trimmed(found)
+        return found, [step, *more]
 
-        def fits(other: Evaluation) -> bool:
-            return now < _predicted(estimate, other) + missed <= goal
-
-        known = [c.evaluation for c in scored if fits(c.evaluation)]
-        start = max(known, key=lambda e: (e.accuracy, -e.synops), default=evaluation)
-        runs = self.evaluator.runs
+    def _larger(self, inner: PlanEvaluator, tuned: Finetuned) -> Evaluation | None:
+        """The best plan with more channels that should just keep the target."""
+        runs = inner.runs
+        start = now = inner.evaluate(tuned.plan.counts)
+        # What is measured with those channels is known; the scores say how it grows.
+        scale = self.fraction(tuned) / max(start.synops, 1e-9)
+        goal = AIM * self.judge.target
         while True:
-            moves = [m for m in _scored(self.evaluator, self._larger(start.counts)) if fits(m)]
+            moves = [m for m in _scored(inner, self._wider(now.counts)) if m.synops * scale <= goal]
             if not moves:
                 break
-            here = start
+            here = now
 
             def worth(move: Evaluation, here: Evaluation = here) -> float:
                 return (move.accuracy - here.accuracy) / max(move.synops - here.synops, 1e-9)
 
-            start = max(moves, key=worth)
-        self.evaluations += self.evaluator.runs - runs
-        return None if start is evaluation else start
+            now = max(moves, key=worth)
+        self.evaluations += inner.runs - runs
+        return None if now is start else now
 
-    def _larger(self, counts: Counts) -> Iterator[Counts]:
+    def _wider(self, counts: Counts) -> Iterator[Counts]:
         """The plan with one step more in one group, for every group that is not whole."""
         space = self.evaluator.space
         for index, count in enumerate(counts):
@@ -258,24 +268,17 @@ class _Work:
             if higher > count:
                 yield (*counts[:index], higher, *counts[index + 1 :])
 
-    def widened(self, evaluation: Evaluation) -> tuple[Finetuned, list[Step]]:
-        """A larger plan, fine-tuned in full and trimmed where needed."""
-        tuned = self.evaluator.finetune(evaluation.counts, seed=self.seed)
-        step = self._step("widen", tuned, self.evaluator.workload.finetune.epochs)
-        tuned, more = self.trimmed(tuned)
-        return tuned, [step, *more]
-
     def _step(self, action: str, tuned: Finetuned, epochs: int) -> Step:
         step = Step(action, tuned.plan.counts, tuned.search.accuracy, self.fraction(tuned), epochs)
         self.on_step(step)
         return step
 
 
-def _workload_of(workload: Workload, tuned: Finetuned) -> Workload:
-    """A workload of a fine-tuned network, with the data and settings of the one it came from."""
+def _workload_of(workload: Workload, model: nn.Module) -> Workload:
+    """A workload of another network, with the data and settings of the one that it came from."""
     splits = workload.splits
     return Workload(
-        model=tuned.model,
+        model=model,
         train=splits.train,
         search=splits.search,
         test=splits.test,
@@ -313,10 +316,9 @@ def _scored(evaluator: PlanEvaluator, plans: Iterable[Counts]) -> Iterator[Evalu
             continue
 
 
-def _estimate(estimator: SynopsEstimator) -> SynopsEstimator:
-    """The prediction itself, where the judge uses its bound."""
-    return estimator.estimate if isinstance(estimator, BoundedEstimator) else estimator
-
-
-def _predicted(estimator: SynopsEstimator, evaluation: Evaluation) -> float:
-    return estimator.predict(evaluation.synops_fraction, evaluation.layer_fractions)
+def _kept_first(plan: Plan, rankings: tuple[tuple[int, ...], ...]) -> tuple[tuple[int, ...], ...]:
+    """Rankings that begin with the channels that a plan keeps."""
+    return tuple(
+        (*kept, *(index for index in ranking if index not in set(kept)))
+        for kept, ranking in zip(plan.kept, rankings, strict=True)
+    )

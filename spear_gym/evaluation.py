@@ -138,6 +138,8 @@ class PlanEvaluator:
         workload: network, data and recipe.
         scoring: ``"plain"``, ``"recalibrated"`` or ``"refit"``; the workload's default if ``None``.
         criterion: ranks channels inside a layer.
+        rankings: for each group all channel indices, most important first, in place of the
+            criterion's.
         channel_multiple: kept counts are multiples of this.
         min_channels: fewest channels that a group keeps.
         max_ratio: largest prune ratio.
@@ -158,6 +160,7 @@ class PlanEvaluator:
         *,
         scoring: Scoring | None = None,
         criterion: str = "l1",
+        rankings: tuple[tuple[int, ...], ...] | None = None,
         channel_multiple: int = 1,
         min_channels: int = 1,
         max_ratio: float = 0.9,
@@ -176,7 +179,7 @@ class PlanEvaluator:
         self.criterion = criterion
         self.space = PlanSpace(
             self.graph.groups,
-            _rankings(workload, criterion),
+            _rankings(workload, criterion) if rankings is None else rankings,
             channel_multiple,
             min_channels,
             max_ratio,

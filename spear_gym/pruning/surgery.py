@@ -43,6 +43,32 @@ def prune_network(
     return model
 
 
+def grafted_network(graph: SpikingGraph, plan: Plan, model: nn.Module) -> nn.Module:
+    """The unpruned network with a pruned one's tensors put back in their places.
+
+    Pruning it by the same plan gives the pruned network again; the channels that the plan removes
+    have their weights of the unpruned network.
+
+    Args:
+        graph: the unpruned, traced network.
+        plan: by which ``model`` was pruned from it.
+        model: the pruned network, perhaps trained since.
+
+    Raises:
+        PlanError: when the plan was made for another network.
+    """
+    whole = private_copy(graph.model)
+    numbered = private_copy(graph.model).double()  # which numbers a tensor's entries exactly
+    with torch.no_grad():
+        for tensor in numbered.state_dict().values():
+            tensor.copy_(torch.arange(tensor.numel()).view(tensor.shape))
+        places = prune_network(graph.rebind(numbered), plan).state_dict()
+        tensors = whole.state_dict()
+        for name, value in model.state_dict().items():
+            tensors[name].view(-1)[places[name].long().view(-1)] = value.reshape(-1)
+    return whole
+
+
 def _install(module: nn.Module, kind: Kind, tensors: dict[str, Tensor]) -> None:
     for name, tensor in tensors.items():
         value = tensor.detach().clone()
