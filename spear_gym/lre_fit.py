@@ -20,7 +20,7 @@ from spear_gym.lre import (
 from spear_gym.lre.families import check_family
 from spear_gym.sampling import spanning_plans, spread_plans
 from spear_gym.tasks import run_tasks
-from spear_gym.training import TrainingDiverged
+from spear_gym.training import Recipe, TrainingDiverged
 
 CAP = 40
 """Samples at which a fit stops, sure or not."""
@@ -216,18 +216,21 @@ class _Collection:
         self._on_sample(Progress(sample, len(so_far), failed, *(widths or (None, None))))
 
 
-def sample_plan(evaluator: PlanEvaluator, item: tuple[Counts, int]) -> Sample:
+def sample_plan(
+    evaluator: PlanEvaluator, item: tuple[Counts, int], *, recipe: Recipe | None = None
+) -> Sample:
     """Scores and fine-tunes one plan; a fine-tune that diverges gives a failed sample.
 
     Args:
         evaluator: scores and fine-tunes.
         item: channels kept per group, and the seed of the fine-tune.
+        recipe: of the fine-tune, the workload's by default.
     """
     counts, seed = item
     scored = evaluator.evaluate(counts)
     before = (counts, scored.synops_fraction)
     try:
-        tuned = evaluator.finetune(counts, seed=seed)
+        tuned = evaluator.finetune(counts, seed=seed, recipe=recipe)
     except TrainingDiverged as error:
         nan = float("nan")
         return Sample(*before, nan, nan, 0.0, scored.layer_fractions, (), str(error))

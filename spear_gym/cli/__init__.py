@@ -12,6 +12,7 @@ from spear_gym.cli import (  # noqa: F401 - they add commands
     compare,
     evaluate,
     lre,
+    lre_study,
     search,
     sensitivity,
     studies,

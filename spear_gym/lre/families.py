@@ -121,7 +121,9 @@ def _mlp(_: int) -> Any:
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
-    network = MLPRegressor((16,), solver="lbfgs", alpha=0.1, max_iter=500, random_state=0)
+    network = MLPRegressor(
+        hidden_layer_sizes=(16,), solver="lbfgs", alpha=0.1, max_iter=500, random_state=0
+    )
     return TransformedTargetRegressor(
         make_pipeline(StandardScaler(), network), transformer=StandardScaler()
     )

@@ -1,0 +1,84 @@
+"""``spear lre-study``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+
+from spear_gym.cli.common import (
+    NameArgument,
+    WorkersOption,
+    app,
+    check_output,
+    check_seed,
+    listed,
+    numbers,
+    out,
+    progress_bar,
+    resolve_workload,
+    set_threads,
+    worker_count,
+)
+
+
+@app.command("lre-study")
+def lre_study_command(
+    name: NameArgument,
+    samples: Annotated[int, typer.Option(help="Plans to fine-tune, for each scoring.")] = 100,
+    length_samples: Annotated[int, typer.Option(help="The same for each other length.")] = 40,
+    held_out: Annotated[int, typer.Option(help="Further plans to judge on, for each.")] = 40,
+    scorings: Annotated[
+        str, typer.Option(help="Beside the workload's default, separated by commas.")
+    ] = "plain",
+    lengths: Annotated[
+        str, typer.Option(help="Other lengths of fine-tuning, multiples of the workload's.")
+    ] = "0.25,0.5,2,4",
+    seed: Annotated[int, typer.Option(help="Of the plans and fine-tunes.")] = 0,
+    workers: WorkersOption = None,
+    out_folder: Annotated[Path, typer.Option("--out", help="Folder of samples and report.")] = Path(
+        "runs/lre-study"
+    ),
+) -> None:
+    """Study SynOps estimators: samples needed, extrapolation, other workloads, and why a line.
+
+    NAME is a workload, or several separated by commas. The same command goes on after a stop.
+    """
+    set_threads(1)
+    from spear_gym.lre_study import LREStudy, StudySettings, lre_study
+    from spear_gym.report.lre_report import lre_page
+    from spear_gym.report.page import write_page
+    from spear_gym.simulation.simulate import SCORINGS
+    from spear_gym.workload import WorkloadError, unknown
+
+    check_seed(seed)
+    for scoring in listed(scorings):
+        if scoring not in SCORINGS:
+            raise WorkloadError(unknown("scoring", scoring, SCORINGS))
+    settings = StudySettings(
+        samples,
+        length_samples,
+        held_out,
+        listed(scorings),  # type: ignore[arg-type]
+        numbers(lengths, "lengths") if lengths else (),
+        seed,
+    )
+    check_output(out_folder / "report.html")
+    count = worker_count(workers)
+    workloads = [resolve_workload(part) for part in listed(name)]
+    studies: list[LREStudy] = []
+    for workload in workloads:
+        with progress_bar() as progress:
+            task = progress.add_task(f"fine-tune plans ({workload.name})", total=None)
+
+            def show(done: int, total: int) -> None:
+                progress.update(task, completed=done, total=total)  # noqa: B023 - called in here
+
+            folder = out_folder / "samples"
+            study = lre_study(workload, settings, folder=folder, workers=count, on_sample=show)
+        study.save(out_folder / f"{workload.name}.json.gz".replace(":", " ").replace("/", " "))
+        studies.append(study)
+    write_page(lre_page(studies), out_folder)
+    out.print(f"report: [bold]{escape(str(out_folder / 'report.html'))}[/]", soft_wrap=True)
