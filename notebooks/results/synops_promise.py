@@ -1,4 +1,4 @@
-"""How often is a SynOps target broken, with a bound and repair, with the paper's line, with neither?
+"""How often is a SynOps target broken: with a bound and repair, the paper's line, or neither?
 
     .venv/bin/python notebooks/results/synops_promise.py [WORKLOAD ...]
 
