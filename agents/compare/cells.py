@@ -22,6 +22,7 @@ from spear_gym.agents.run_folder import (
 from spear_gym.envs_registry.fits import stored_lre
 from spear_gym.evaluation import PlanEvaluator
 from spear_gym.files import write_json
+from spear_gym.lre import estimate_of
 from spear_gym.reward import make_reward
 from spear_gym.target import Judge, make_estimator, make_judge
 from spear_gym.workload import Workload
@@ -68,6 +69,7 @@ class CompareSettings:
         reward_settings: its settings.
         scoring: way of scoring, the workload's default when ``None``.
         lre: ``"auto"``, ``"none"`` or a path.
+        confidence: of the bound that plans are judged by; ``None`` for the prediction itself.
         hidden_features: observation features that agents see as 0.
     """
 
@@ -80,6 +82,7 @@ class CompareSettings:
     reward_settings: dict[str, float] = field(default_factory=dict)
     scoring: str | None = None
     lre: str = "auto"
+    confidence: float | None = None
     hidden_features: tuple[str, ...] = ()
 
     def cells(self) -> list[Cell]:
@@ -99,6 +102,7 @@ class CompareSettings:
             reward_settings=self.reward_settings,
             scoring=self.scoring,
             lre=self.lre,
+            confidence=self.confidence,
             hidden_features=self.hidden_features,
         )
 
@@ -145,7 +149,11 @@ class Bench:
         stored = stored_lre(evaluator) if lre == "auto" else None
         shape = make_reward(self.settings.reward, self.settings.reward_settings)
         return make_judge(
-            evaluator, make_estimator(evaluator, lre, stored), shape, target=cell.target
+            evaluator,
+            make_estimator(evaluator, lre, stored),
+            shape,
+            target=cell.target,
+            confidence=self.settings.confidence,
         )
 
 
@@ -218,7 +226,7 @@ def record_of(cell: Cell, report: SearchReport, judge: Judge, seconds: float) ->
         "synops_fraction": [c.evaluation.synops_fraction for c in candidates],
         "predicted_fraction": [c.predicted_fraction for c in candidates],
         "max_ratio": judge.max_ratio,
-        "lre_samples": len(getattr(judge.estimator, "samples", ())),
+        "lre_samples": len(getattr(estimate_of(judge.estimator), "samples", ())),
         "groups": list(report.tuned.plan.groups),
         "channels": list(report.tuned.plan.channels),
         "plan": list(report.candidate.evaluation.counts),

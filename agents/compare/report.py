@@ -194,10 +194,15 @@ def settings_table(comparison: Comparison) -> Table:
         ("reward", f"{settings.reward} {json.dumps(settings.reward_settings)}"),
         ("scoring", settings.scoring or "the workload's default"),
         ("SynOps prediction", settings.lre),
+        ("plans judged by", _judged_by(settings.confidence)),
         ("observation features hidden", ", ".join(settings.hidden_features) or "none"),
         *((f"version of {name}", value) for name, value in comparison.versions.items()),
     ]
     return Table(("setting", "value"), rows)
+
+
+def _judged_by(confidence: float | None) -> str:
+    return "the prediction" if confidence is None else f"its upper bound at {confidence:.0%}"
 
 
 def _settings(comparison: Comparison) -> Section:

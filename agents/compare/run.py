@@ -150,7 +150,15 @@ def _conditions(
 ) -> dict[str, str]:
     """What all cells of a folder must share, as texts by name."""
     asked = asdict(settings)
-    names = ("budget", "reward", "reward_settings", "scoring", "lre", "hidden_features")
+    names = (
+        "budget",
+        "reward",
+        "reward_settings",
+        "scoring",
+        "lre",
+        "confidence",
+        "hidden_features",
+    )
     return (
         {name: json.dumps(asked[name], sort_keys=True) for name in names}
         | {f"version of {name}": version for name, version in versions.items()}

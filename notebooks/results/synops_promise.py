@@ -25,10 +25,10 @@ from spear_gym.agents.repair import repair
 from spear_gym.evaluation import Finetuned, PlanEvaluator
 from spear_gym.files import write_json, write_text
 from spear_gym.lre import (
-    BoundedEstimator,
     FittedEstimator,
     NoEstimator,
     SynopsEstimator,
+    estimate_of,
     fit_estimator,
     load_estimator,
 )
@@ -95,7 +95,7 @@ def run(bench: Bench, search: Search) -> dict[str, Any]:
         "plan": list(best.evaluation.counts),
         "scored": best.evaluation.synops_fraction,
         "predicted": best.predicted_fraction,
-        "estimate": estimate(judge.estimator, best.evaluation.synops_fraction),
+        "estimate": estimate_of(judge.estimator).predict(best.evaluation.synops_fraction),
         "feasible": best.feasible,
         "before": figures(evaluator, tuned),
     }
@@ -105,12 +105,6 @@ def run(bench: Bench, search: Search) -> dict[str, Any]:
         row["steps"] = [asdict(step) for step in done.steps]
         row["evaluations"] = done.evaluations
     return row
-
-
-def estimate(estimator: SynopsEstimator, scored: float) -> float:
-    """The prediction, where plans are judged by its bound."""
-    inner = estimator.estimate if isinstance(estimator, BoundedEstimator) else estimator
-    return inner.predict(scored)
 
 
 def figures(evaluator: PlanEvaluator, tuned: Finetuned) -> dict[str, Any]:

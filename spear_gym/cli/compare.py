@@ -23,6 +23,7 @@ from spear_gym.cli.common import (
     set_threads,
     worker_count,
 )
+from spear_gym.cli.lre import ConfidenceOption, confidence_of
 
 if TYPE_CHECKING:
     from spear_gym.agents.compare.cells import Cell
@@ -52,6 +53,7 @@ def compare(
     ] = None,
     scoring: ScoringOption = None,
     lre: Annotated[str, typer.Option(help="auto, none, or the path of a fit.")] = "auto",
+    confidence: ConfidenceOption = "off",
     storage: StorageOption = None,
     workers: WorkersOption = None,
 ) -> None:
@@ -71,6 +73,7 @@ def compare(
         reward_settings=reward_settings_of(reward_setting or []),
         scoring=scoring,
         lre=lre,
+        confidence=confidence_of(confidence),
     )
     loaded = {name: resolve_workload(name) for name in settings.workloads}
     count = worker_count(workers)

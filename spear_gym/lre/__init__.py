@@ -1,6 +1,6 @@
 """SynOps after fine-tuning, predicted: samples, estimators, intervals and bounds."""
 
-from .conformal import BoundedEstimator, bounded, samples_needed
+from .conformal import BoundedEstimator, bounded, estimate_of, samples_needed
 from .estimators import (
     FittedEstimator,
     LinearEstimator,
@@ -31,6 +31,7 @@ __all__ = [
     "SampleStore",
     "SynopsEstimator",
     "bounded",
+    "estimate_of",
     "fit_estimator",
     "fit_line",
     "load_estimator",

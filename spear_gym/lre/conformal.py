@@ -82,6 +82,11 @@ class BoundedEstimator:
         return float(np.sort(np.array(found) + self._above)[self._rank - 1])
 
 
+def estimate_of(estimator: SynopsEstimator) -> SynopsEstimator:
+    """The prediction itself, of an estimator that may be its bound."""
+    return estimator.estimate if isinstance(estimator, BoundedEstimator) else estimator
+
+
 def bounded(fit: SynopsEstimator, confidence: float) -> SynopsEstimator:
     """The upper bound of a fit's prediction at a confidence, see the module's docstring.
 

@@ -59,7 +59,7 @@ def _made_from(studies: Sequence[LREStudy]) -> Section:
                 (
                     study.workload,
                     pool.scoring,
-                    f"{pool.epochs}{' (own)' if pool.epochs == study.epochs else ''}",
+                    f"{pool.epochs}{' (its own)' if pool.epochs == study.epochs else ''}",
                     str(len(pool.samples)),
                     str(len(pool.held_out)),
                     str(failed),
@@ -131,21 +131,30 @@ def _extrapolation(studies: Sequence[LREStudy]) -> Section:
 
 
 def _transfer(studies: Sequence[LREStudy]) -> Section:
-    pairs = itertools.permutations(studies, 2)
-    tables = []
-    for here, there in pairs:
+    """Rows: what was fitted to what; columns: the workloads that it was judged on."""
+    if len(studies) < 2:
+        return Section("From one workload to another")
+    errors: dict[tuple[str, str], dict[str, float]] = {}
+    for here, there in itertools.product(studies, studies):
         rows = transfers(
-            (here.workload, here.pool().samples), (there.workload, there.pool().held_out)
+            (here.workload, here.pool().samples),
+            (there.workload, there.pool().held_out),
+            [family for family, kind in FAMILIES.items() if not kind.layered],
         )
-        rows += [
-            row
-            for row in transfers(
-                (there.workload, there.pool().samples), (there.workload, there.pool().held_out)
-            )
-            if row.family == "linear"
-        ]
-        tables.append(_transfer_table(rows, f"from {here.workload} to {there.workload}"))
-    return Section("From one workload to another", tables=tables)
+        for row in rows:
+            fitted = "–" if row.family == "none" else row.fitted
+            errors.setdefault((row.family, fitted), {})[row.judged] = row.error
+    names = [study.workload for study in studies]
+    lines = [
+        (
+            "no prediction" if family == "none" else family,
+            fitted,
+            *(f"{found[name]:.4f}" for name in names),
+        )
+        for (family, fitted), found in sorted(errors.items(), key=lambda item: item[0][0] != "none")
+    ]
+    heads = ("estimator", "fitted to", *(f"error on {name}" for name in names))
+    return Section("From one workload to another", tables=[Table(heads, lines)])
 
 
 def _transfer_table(rows: Sequence[Transfer], caption: str) -> Table:

@@ -123,14 +123,19 @@ def markdown(page: Page) -> str:
             parts.append(f"> **Warning.** {section.warning}")
         parts += section.paragraphs
         for table in section.tables:
-            lines = [_line(table.columns), "|---" * len(table.columns) + "|"]
-            parts.append("\n".join(lines + [_line(row) for row in table.rows]))
+            parts.append(table_markdown(table))
             if table.caption:
                 parts.append(f"*{table.caption}*")
         for picture in section.pictures:
             parts.append(f"![{picture.caption}](figures/{picture.name}.png)")
             parts.append(f"*{picture.caption}*")
     return "\n\n".join(parts) + "\n"
+
+
+def table_markdown(table: Table) -> str:
+    """A table as Markdown, without its caption."""
+    lines = [_line(table.columns), "|---" * len(table.columns) + "|"]
+    return "\n".join(lines + [_line(row) for row in table.rows])
 
 
 def html(page: Page, images: dict[str, bytes]) -> str:
