@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from spear_gym.lre import LREError
 from spear_gym.lre.analysis import (
+    REPEATS,
     Linearity,
     Transfer,
     between,
@@ -31,11 +32,16 @@ LARGE, SMALL = 0.5, 0.3
 SHOWN_SIZES = (5, 10, 20, 40, 100, 200, 500)
 
 
-def lre_page(studies: Sequence[LREStudy]) -> Page:
-    """The report as data."""
+def lre_page(studies: Sequence[LREStudy], repeats: int = REPEATS) -> Page:
+    """The report as data.
+
+    Args:
+        studies: one per workload.
+        repeats: draws for each point of a learning curve.
+    """
     sections = [
         _made_from(studies),
-        _samples_needed(studies),
+        _samples_needed(studies, repeats),
         _extrapolation(studies),
         _transfer(studies),
         _lengths(studies),
@@ -81,10 +87,10 @@ def _made_from(studies: Sequence[LREStudy]) -> Section:
     )
 
 
-def _samples_needed(studies: Sequence[LREStudy]) -> Section:
+def _samples_needed(studies: Sequence[LREStudy], repeats: int) -> Section:
     curves = {
         study.workload: learning_curve(
-            study.pool().samples, study.pool().held_out, sizes=SHOWN_SIZES
+            study.pool().samples, study.pool().held_out, sizes=SHOWN_SIZES, repeats=repeats
         )
         for study in studies
     }
@@ -102,7 +108,7 @@ def _samples_needed(studies: Sequence[LREStudy]) -> Section:
     picture = Picture(
         "learning-curves",
         curves_figure(curves),
-        "Error on held-out plans against the number of samples; median over 20 random draws, for "
+        f"Error on held-out plans against the number of samples; median over {repeats} draws, for "
         "the line with the band from the 10th to the 90th percentile.",
     )
     return Section("How many samples", tables=tables, pictures=[picture])
