@@ -38,11 +38,12 @@ def trained(
     scoring: Scoring = "recalibrated",
     seed: int = 0,
     finetune: Recipe | None = None,
+    pool_after: Sequence[int] = (1, 2),
 ) -> Workload:
     """A conv network trained for about a second on `few_digits`."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model: nn.Module = ConvSNN(channels, pool_after=(1, 2), image_size=8)
+        model: nn.Module = ConvSNN(channels, pool_after=pool_after, image_size=8)
     data = few_digits()
     graph = trace(model, data.train.inputs[:4])
     train(graph, data.train, STEPS, Recipe(epochs=8, batch_size=32, lr=1e-2), seed=seed)
@@ -69,6 +70,12 @@ def tiny() -> Workload:
 def toy() -> Workload:
     """Two groups of few channels: every plan can be enumerated."""
     return trained((12, 12), name="toy")
+
+
+@cache
+def deep(seed: int = 0) -> Workload:
+    """Six groups of eight channels: too many plans to stumble upon the best."""
+    return trained((8,) * 6, name="deep", seed=seed, pool_after=(1, 3))
 
 
 def overflowing() -> Workload:
