@@ -70,8 +70,9 @@ def table(rows: list[dict[str, Any]]) -> str:
     """What is there, as Markdown: all agents on the first network, some on all."""
     first = [r for r in rows if r["network"] == NETWORKS[0]]
     lines = [
-        f"How often the best plan was found in {SEEDS} seeds, and the mean accuracy missed. Learned: "
-        "searches in which the agent was updated at least once (black boxes and rules always are).",
+        f"How often the best plan was found in {SEEDS} seeds, and the mean accuracy missed. "
+        "Learned: searches in which the agent was updated at least once (black boxes and rules "
+        "always are).",
         "",
         f"On network {NETWORKS[0]}, best plan {tuple(first[0]['best'])}:",
         "",
