@@ -205,6 +205,7 @@ def finish(
         unpruned,
         measured,
         len(tuned),
+        len(candidates),
         Phases(found.seconds, middle - start, end - middle),
         steps,
         extra,

@@ -157,17 +157,19 @@ class _Work:
         for number in range(TRIM_ROUNDS + 1):
             if self.fraction(tuned) <= aim:
                 break
+            trains = number < TRIM_ROUNDS
             inner = PlanEvaluator(
                 _workload_of(self.evaluator.workload, tuned.model),
                 scoring="plain",
                 criterion=self.evaluator.criterion,
             )
-            cut = self._cheapest(inner, aim / growth)
+            cut = self._cheapest(inner, aim / growth if trains else aim)
             if cut is None:
                 break
-            recipe = _brief(self.evaluator.workload.finetune, trains=number < TRIM_ROUNDS)
+            recipe = _brief(self.evaluator.workload.finetune, trains=trains)
             tuned, epochs = self._cut(inner, tuned, cut, recipe)
-            growth = max(growth, tuned.search.synops / cut.synops)
+            if cut.synops > 0:
+                growth = max(growth, tuned.search.synops / cut.synops)
             steps.append(self._step("trim", tuned, epochs))
         return tuned, steps
 
@@ -186,10 +188,12 @@ class _Work:
                 break
             here = now
 
-            def price(move: Evaluation, here: Evaluation = here) -> tuple[float, float]:
-                saved = max(here.synops - move.synops, 1e-9)
+            def price(move: Evaluation, here: Evaluation = here) -> tuple[bool, float, float]:
+                saved = here.synops - move.synops
                 lost = max(0.0, here.accuracy - move.accuracy)
-                return lost / saved, abs(saved - excess)  # noqa: B023 - called in this turn only
+                # Fewer inhibiting channels can mean more spikes: such a move comes last.
+                cost = lost / saved if saved > 0 else lost
+                return saved <= 0, cost, abs(saved - excess)  # noqa: B023 - called in this turn
 
             now = min(moves, key=price)
         self.evaluations += inner.runs - runs
@@ -228,12 +232,12 @@ class _Work:
             criterion=evaluator.criterion,
             rankings=_kept_first(tuned.plan, evaluator.space.rankings),
         )
-        larger = self._larger(inner, tuned)
-        if larger is None:
-            return None
         try:
+            larger = self._larger(inner, tuned)
+            if larger is None:
+                return None
             found = inner.finetune(larger.counts, seed=self.seed)
-        except TrainingDiverged:
+        except (EvaluationFailed, TrainingDiverged):
             return None
         found = replace(found, seconds=tuned.seconds + found.seconds)
         step = self._step("widen", found, evaluator.workload.finetune.epochs)

@@ -117,6 +117,8 @@ class SearchReport:
         unpruned: the unpruned network on test.
         measured: the fine-tuned network on test.
         tuned_plans: how many plans were fine-tuned.
+        scored_plans: how many they were chosen from; more than the search's where searches for
+            several targets share them.
         phases: wall time.
     """
 
@@ -126,6 +128,7 @@ class SearchReport:
     unpruned: Measurement
     measured: Measurement
     tuned_plans: int
+    scored_plans: int
     phases: Phases
     repairs: tuple[Step, ...] = ()
     repair_evaluations: int = 0
@@ -221,7 +224,7 @@ def estimator_json(estimator: SynopsEstimator) -> dict[str, Any] | str:
     if isinstance(estimator, LinearEstimator):
         return {"weight": estimator.weight, "intercept": estimator.intercept}
     if isinstance(estimator, FittedEstimator):
-        return {"estimator": estimator.family, "samples": estimator.fit.samples}
+        return {"estimator": estimator.family, **asdict(estimator.fit)}
     return type(estimator).__name__
 
 
@@ -243,9 +246,11 @@ def result_json(
         "updated": search.updated,
         "interrupted": search.interrupted,
         "tuned_plans": report.tuned_plans,
+        "scored_plans": report.scored_plans,
         "seconds": asdict(report.phases),
         "plan": list(report.tuned.plan.counts),
         "scored": {
+            "plan": list(candidate.evaluation.counts),
             "accuracy": candidate.accuracy,
             "synops_fraction": candidate.evaluation.synops_fraction,
             "predicted_synops_fraction": candidate.predicted_fraction,
@@ -267,11 +272,12 @@ def result_json(
 
 
 def _plan_view(report: SearchReport, evaluator: PlanEvaluator, judge: Judge) -> PlanView:
-    evaluation, counts = report.candidate.evaluation, report.tuned.plan.counts
+    # As it was scored: nothing was predicted for a repaired network.
+    evaluation = report.candidate.evaluation
     layers = tuple(
         LayerView(group.name, group.channels, kept, measured.input_rate)
         for group, kept, measured in zip(
-            evaluator.space.groups, counts, evaluation.prefixes[:-1], strict=True
+            evaluator.space.groups, evaluation.counts, evaluation.prefixes[:-1], strict=True
         )
     )
     return PlanView(
@@ -292,6 +298,9 @@ def read_settings(folder: Path) -> SearchSettings:
     Raises:
         RunError: when the folder is no run folder, or its settings are damaged.
     """
+    if not (folder / "settings.json").is_file() and (folder / "front.json").is_file():
+        names = ", ".join(sorted(path.name for path in folder.glob("target-*")))
+        raise RunError(f"'{folder}' holds several runs; choose one of them: {names}")
     data = read_json(folder / "settings.json")
     try:
         return SearchSettings(**data["settings"])

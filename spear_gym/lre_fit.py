@@ -7,7 +7,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
-from spear_gym.evaluation import Counts, PlanEvaluator
+from spear_gym.evaluation import Counts, EvaluationFailed, PlanEvaluator
 from spear_gym.lre import (
     FittedEstimator,
     LineIntervals,
@@ -15,9 +15,11 @@ from spear_gym.lre import (
     Sample,
     SampleStore,
     fit_estimator,
+    fit_line,
     samples_needed,
 )
-from spear_gym.lre.families import check_family
+from spear_gym.lre.conformal import NO_BOUND, widened
+from spear_gym.lre.families import FAMILIES, check_family
 from spear_gym.sampling import spanning_plans, spread_plans
 from spear_gym.tasks import run_tasks
 from spear_gym.training import Recipe, TrainingDiverged
@@ -64,8 +66,12 @@ class Stopping:
         targets: SynOps fractions at which it must be sure.
         tolerance: half width, of the unpruned SynOps, that the 95 % interval of the mean must not
             exceed at any target; 0 takes all samples up to the cap.
-        confidence: of bounds that will be taken; asks for :func:`spear_gym.lre.samples_needed`.
+        confidence: of bounds that will be taken; asks for the samples that they need
+            (:func:`spear_gym.lre.samples_needed`), more of them where the line fits poorly.
         cap: samples at which it stops in any case.
+
+    Raises:
+        LREError: when a setting is out of range.
     """
 
     targets: tuple[float, ...] = (0.15, 0.3, 0.5)
@@ -76,6 +82,11 @@ class Stopping:
     def __post_init__(self) -> None:
         if self.cap < 3:
             raise LREError(f"samples is {self.cap}; a line with a residual needs at least 3")
+        if not self.targets or not all(0.0 < target <= 1.0 for target in self.targets):
+            raise LREError(
+                f"targets are {', '.join(map(str, self.targets)) or 'none'}; give one or more in "
+                "(0, 1], fractions of the unpruned SynOps"
+            )
         if not 0.0 <= self.tolerance < 1.0:
             raise LREError(
                 f"tolerance is {self.tolerance:g}; it must lie in [0, 1), a share of the unpruned "
@@ -84,8 +95,8 @@ class Stopping:
         if self.confidence is not None and samples_needed(self.confidence) > self.cap:
             raise LREError(
                 f"samples is {self.cap}, and a bound at confidence {self.confidence:g} needs "
-                f"{samples_needed(self.confidence)}; raise --samples, lower "
-                "the confidence, or set it to 'off'"
+                f"{samples_needed(self.confidence)}; raise it (`spear lre --samples`), lower the "
+                "confidence, or set it to 'off'"
             )
 
     def widths(self, samples: Sequence[Sample]) -> tuple[float, float] | None:
@@ -97,14 +108,21 @@ class Stopping:
         at = [line.scored_at(target) for target in self.targets]
         return max(map(line.mean_half_width, at)), max(map(line.plan_half_width, at))
 
-    def enough(self, samples: Sequence[Sample]) -> bool:
-        """Whether these samples, in the order of the plans, are enough."""
+    def enough(self, samples: Sequence[Sample], least: int = FEWEST_TO_STOP) -> bool:
+        """Whether these samples are enough.
+
+        Args:
+            samples: in the order of the plans.
+            least: how many must have succeeded in any case.
+        """
         good = [sample for sample in samples if not sample.failed]
-        least = FEWEST_TO_STOP
-        if self.confidence is not None:
-            least = max(least, samples_needed(self.confidence))
         widths = self.widths(good)
-        return len(good) >= least and widths is not None and widths[0] <= self.tolerance
+        if len(good) < least or widths is None or not widths[0] < self.tolerance:
+            return False
+        if self.confidence is None or self.confidence <= NO_BOUND:
+            return True
+        poor = fit_line(good, {}).poor
+        return len(good) >= samples_needed(widened(self.confidence) if poor else self.confidence)
 
 
 def fit_lre(
@@ -139,18 +157,37 @@ def fit_lre(
     """
     stopping = stopping or Stopping()
     check_family(estimator)
+    fewest = FAMILIES[estimator].fewest(len(evaluator.graph.connections))
+    if stopping.cap < fewest:
+        raise LREError(
+            f"samples is {stopping.cap}; the estimator '{estimator}' needs at least {fewest} on "
+            "this network; raise it (`spear lre --samples`), or choose another"
+        )
     if held_out < 0:
         raise LREError(f"held_out is {held_out}; it must be at least 0")
     kept = SampleStore(store, evaluator.fingerprint())
     plans = spanning_plans(evaluator, stopping.cap, seed)
     items = [(counts, seed * 1000 + index) for index, counts in enumerate(plans)]
-    fitted = _Collection(items, kept, stopping, on_sample).run(evaluator, workers)
-    rest: list[Sample] = []
-    if held_out:
-        others = spread_plans(evaluator, held_out, seed + 1, exclude=plans)
-        items = [(c, seed * 1000 + stopping.cap + i) for i, c in enumerate(others)]
-        rest = _Collection(items, kept, None, on_sample).run(evaluator, workers)
+    others = _held_out_plans(evaluator, held_out, seed + 1, plans)
+    least = max(FEWEST_TO_STOP, fewest + 1)  # bounds leave one out
+    fitted = _Collection(items, kept, stopping, on_sample, least).run(evaluator, workers)
+    items = [(counts, seed * 1000 + stopping.cap + index) for index, counts in enumerate(others)]
+    rest = _Collection(items, kept, None, on_sample).run(evaluator, workers)
     return fit_estimator(estimator, fitted, evaluator.fingerprint(), rest)
+
+
+def _held_out_plans(
+    evaluator: PlanEvaluator, count: int, seed: int, exclude: Sequence[Counts]
+) -> list[Counts]:
+    if not count:
+        return []
+    try:
+        return spread_plans(evaluator, count, seed, exclude)
+    except ValueError as error:
+        raise LREError(
+            f"the network has too few plans for {len(exclude)} samples and {count} held out; lower "
+            "one of them (`spear lre --samples --held-out`)"
+        ) from error
 
 
 class _Collection:
@@ -161,6 +198,7 @@ class _Collection:
         kept: samples made so far, and where new ones go.
         stopping: when there are enough; all are wanted without a rule.
         on_sample: progress callback.
+        least: samples that must have succeeded before they are enough.
     """
 
     def __init__(
@@ -169,9 +207,10 @@ class _Collection:
         kept: SampleStore,
         stopping: Stopping | None,
         on_sample: OnSample | None,
+        least: int = FEWEST_TO_STOP,
     ) -> None:
         self._items, self._kept = items, kept
-        self._stopping, self._on_sample = stopping, on_sample
+        self._stopping, self._on_sample, self._least = stopping, on_sample, least
         self._done: dict[int, Sample] = {}
 
     def run(self, evaluator: PlanEvaluator, workers: int) -> list[Sample]:
@@ -202,7 +241,7 @@ class _Collection:
             if index not in self._done:
                 return None
             found.append(self._done[index])
-            if self._stopping is not None and self._stopping.enough(found):
+            if self._stopping is not None and self._stopping.enough(found, self._least):
                 break
         return found
 
@@ -219,7 +258,7 @@ class _Collection:
 def sample_plan(
     evaluator: PlanEvaluator, item: tuple[Counts, int], *, recipe: Recipe | None = None
 ) -> Sample:
-    """Scores and fine-tunes one plan; a fine-tune that diverges gives a failed sample.
+    """Scores and fine-tunes one plan; one that fails in either gives a failed sample.
 
     Args:
         evaluator: scores and fine-tunes.
@@ -227,17 +266,20 @@ def sample_plan(
         recipe: of the fine-tune, the workload's by default.
     """
     counts, seed = item
-    scored = evaluator.evaluate(counts)
-    before = (counts, scored.synops_fraction)
+    nan = float("nan")
+    try:
+        scored = evaluator.evaluate(counts)
+    except EvaluationFailed as error:
+        return Sample(counts, nan, nan, nan, 0.0, failed=str(error))
     try:
         tuned = evaluator.finetune(counts, seed=seed, recipe=recipe)
     except TrainingDiverged as error:
-        nan = float("nan")
-        return Sample(*before, nan, nan, 0.0, scored.layer_fractions, (), str(error))
-    fraction = tuned.search.synops / evaluator.reference.synops
+        before = (counts, scored.synops_fraction)
+        return Sample(*before, nan, nan, 0.0, scored.layer_fractions, failed=str(error))
     return Sample(
-        *before,
-        fraction,
+        counts,
+        scored.synops_fraction,
+        tuned.search.synops / evaluator.reference.synops,
         tuned.search.accuracy,
         tuned.seconds,
         scored.layer_fractions,

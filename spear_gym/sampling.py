@@ -56,7 +56,7 @@ def spread_plans(
 def spanning_plans(evaluator: PlanEvaluator, count: int, seed: int) -> list[Counts]:
     """Distinct plans that span the SynOps that can be reached, however early one stops.
 
-    First the smallest plan and the unpruned one, then random plans whose expected SynOps halve the
+    First the smallest plan and the largest one, then random plans whose expected SynOps halve the
     gaps between those before them (van der Corput's sequence). The first n plans of a longer
     sequence are those of a shorter one.
 
@@ -69,7 +69,7 @@ def spanning_plans(evaluator: PlanEvaluator, count: int, seed: int) -> list[Coun
         The plans; fewer when there are no more.
     """
     space, rng = evaluator.space, np.random.default_rng(seed)
-    ends = (space.smallest_counts(), tuple(group.channels for group in space.groups))
+    ends = (space.smallest_counts(), space.counts([0.0] * len(space)))
     chosen = list(dict.fromkeys(ends))[:count]
     low = expected_fraction(evaluator, chosen[0])
     for index in range(1, count - len(chosen) + 1):

@@ -15,6 +15,7 @@ from spear_gym.lre import (
     NoEstimator,
     SynopsEstimator,
     bounded,
+    estimate_of,
     load_estimator,
 )
 from spear_gym.reward import AdaptiveReward, RewardShape
@@ -148,10 +149,11 @@ def make_judge(
             at this confidence.
     """
     fraction = target_fraction(evaluator, target, target_synops)
-    if isinstance(estimator, FittedEstimator):
-        estimator.check(evaluator.fingerprint())
+    fit = estimate_of(estimator)
+    if isinstance(fit, FittedEstimator):
+        fit.check(evaluator.fingerprint())
         if not extrapolate:
-            _check_range(fraction, estimator)
+            _check_range(fraction, fit)
     if confidence is not None:
         estimator = bounded(estimator, confidence)
     try:
@@ -190,7 +192,7 @@ def _check_range(target: float, estimator: FittedEstimator) -> None:
 def _with_bound(estimator: SynopsEstimator) -> str:
     if not isinstance(estimator, BoundedEstimator):
         return ""
-    return f", SynOps bounded at confidence {estimator.confidence:g}"
+    return f", SynOps bounded at confidence {estimator.confidence:g}, which may be lowered"
 
 
 def target_fraction(

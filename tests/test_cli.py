@@ -713,6 +713,7 @@ def test_lre_is_kept_and_used(
 ) -> None:
     monkeypatch.setenv("SPEAR_GYM_HOME", str(tmp_path / "home"))
     sizes = ("--samples", "4", "--tolerance", "0", "--held-out", "2", "--confidence", "off")
+    sizes = (*sizes, "--workers", "1")
     ran = spear("lre", "toys:toy", *sizes)
     assert ran.code in ENDED, ran.err
     assert "R2" in ran.out

@@ -121,7 +121,7 @@ def search(
 
     if targets is not None and (target is not None or target_synops is not None):
         raise TargetError("give one of --target, --target-synops and --targets")
-    goals = [target] if targets is None else list(numbers(targets))
+    goals = [target] if targets is None else list(_several(targets))
     if goals == [None] and target_synops is None:
         goals = [DEFAULT_TARGET]
     default = None if lre == "none" else DEFAULT_CONFIDENCE
@@ -161,6 +161,20 @@ def search(
         job.one()
     else:
         job.several([goal for goal in goals if goal is not None])
+
+
+def _several(text: str) -> tuple[float, ...]:
+    """Targets separated by commas.
+
+    Raises:
+        TargetError: when there are none, or one stands there twice: they name the folders.
+    """
+    from spear_gym.target import TargetError
+
+    targets = numbers(text)
+    if not targets or len({f"{target:g}" for target in targets}) < len(targets):
+        raise TargetError(f"targets are '{text}'; give one or more, and each once")
+    return targets
 
 
 def _short(name: str) -> str:
@@ -242,14 +256,19 @@ class _Job:
 
     def several(self, targets: Sequence[float]) -> None:
         """Searches for each target; each is then given the best of all plans scored for any."""
-        from spear_gym.agents.front import FrontPoint, write_front
-        from spear_gym.target import TargetError
+        from spear_gym.agents.front import (
+            FrontPoint,
+            check_front_folder,
+            clear_front_folder,
+            write_front,
+        )
 
-        if not targets or len(set(targets)) < len(targets):
-            raise TargetError(f"targets are {', '.join(map(str, targets))}; give each once")
+        check_front_folder(self.folder, overwrite=self.overwrite, resume=self.resume)
         wanted = [replace(self.settings, target=target) for target in targets]
         folders = [self.folder / f"target-{target:g}" for target in targets]
         judges = self._judges(wanted, folders)
+        if self.overwrite:
+            clear_front_folder(self.folder)
         found = [self._find(*job) for job in zip(wanted, judges, folders, strict=True)]
         pool = {c.evaluation.counts: c.evaluation for one in found for c in one.candidates}
         points = []

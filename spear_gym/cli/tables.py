@@ -66,9 +66,11 @@ def show_report(
     )
     out.print(f"channels kept: {widths}", soft_wrap=True)
     charged = f"; charged beside: {search.charged}, {search.charged_for}" if search.charged else ""
+    shared = report.scored_plans > len(search.candidates)
+    pool = f", chosen from {report.scored_plans} scored for any target" if shared else ""
     out.print(
         f"paid evaluations: {search.paid} ({search.episodes} episodes, {search.runs} simulator "
-        f"runs); plans fine-tuned: {report.tuned_plans}{charged}",
+        f"runs); plans fine-tuned: {report.tuned_plans}{pool}{charged}",
         soft_wrap=True,
     )
     phases = report.phases

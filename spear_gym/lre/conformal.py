@@ -21,7 +21,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .estimators import FittedEstimator, SynopsEstimator, refitted
+from .estimators import FittedEstimator, SynopsEstimator, fewest_samples, refitted
 from .families import Features
 from .samples import LREError
 
@@ -49,9 +49,26 @@ def check_confidence(confidence: float) -> None:
         )
 
 
-def rank(samples: int, confidence: float) -> int:
-    """Which of so many sorted values bounds a further one: ceil(c (n + 1)), from 1."""
-    return math.ceil(round(confidence * (samples + 1), 9))
+def widened(confidence: float) -> float:
+    """The confidence at which the bound of a poor fit is taken: 1 - (1 - c) / 2."""
+    return 1 - (1 - confidence) / 2
+
+
+def upper_bound(left_out: Features, above: Features, confidence: float) -> Features:
+    """The jackknife+ bound U, see the module's docstring.
+
+    Args:
+        left_out: f_-i(x), ``(..., n)``: the plan's prediction by the fits without one sample.
+        above: R_i, ``(..., n)``: how far each sample lies above its prediction by the fit without
+            it.
+        confidence: c; n is at least :func:`samples_needed`.
+
+    Returns:
+        ``(...)``.
+    """
+    candidates = np.sort(left_out + above, axis=-1)
+    rank = math.ceil(round(confidence * (candidates.shape[-1] + 1), 9))
+    return np.asarray(candidates[..., rank - 1])
 
 
 @dataclass(frozen=True)
@@ -71,7 +88,7 @@ class BoundedEstimator:
     max_prediction: float
     _leave_one_out: Sequence[SynopsEstimator]
     _above: Features
-    _rank: int
+    _used: float
 
     def predict(self, scored: float, layers: Sequence[float] = ()) -> float:
         """The bound on the SynOps fraction after fine-tuning, clipped to [0, p_max]."""
@@ -79,7 +96,7 @@ class BoundedEstimator:
 
     def _bound(self, scored: float, layers: Sequence[float]) -> float:
         found = [one.predict(scored, layers) for one in self._leave_one_out]
-        return float(np.sort(np.array(found) + self._above)[self._rank - 1])
+        return float(upper_bound(np.array(found), self._above, self._used))
 
 
 def estimate_of(estimator: SynopsEstimator) -> SynopsEstimator:
@@ -106,13 +123,14 @@ def bounded(fit: SynopsEstimator, confidence: float) -> SynopsEstimator:
             f"{confidence:g}; choose confidence 'off', or a fit"
         )
     samples = fit.fitted
-    used = 1 - (1 - confidence) / 2 if fit.poor else confidence
-    if len(samples) < samples_needed(used):
+    used = widened(confidence) if fit.poor else confidence
+    least = max(samples_needed(used), fewest_samples(fit.family, samples) + 1)
+    if len(samples) < least:
         why = f", whose R2 is only {fit.fit.r2:.3f}," if fit.poor else ""
         raise LREError(
             f"the fit{why} has {len(samples)} samples, and a bound at confidence {confidence:g} "
-            f"needs {samples_needed(used)}; fit more with `spear lre --samples`, choose a lower "
-            "confidence, or 'off'"
+            f"needs {least}; fit more with `spear lre --samples`, choose a lower confidence, or "
+            "'off'"
         )
     ways = [refitted(fit, samples[:i] + samples[i + 1 :]) for i in range(len(samples))]
     above = np.array(
@@ -121,9 +139,8 @@ def bounded(fit: SynopsEstimator, confidence: float) -> SynopsEstimator:
             for sample, way in zip(samples, ways, strict=True)
         ]
     )
-    at = rank(len(samples), used)
     highest = max(samples, key=lambda sample: sample.scored)
-    draft = BoundedEstimator(fit, confidence, fit.poor, math.inf, ways, above, at)
+    draft = BoundedEstimator(fit, confidence, fit.poor, math.inf, ways, above, used)
     ends = (draft.predict(0.0, (0.0,) * len(highest.layers)), draft.predict(1.0, highest.layers))
     largest = max(1.0, fit.max_prediction, *ends)
-    return BoundedEstimator(fit, confidence, fit.poor, largest, ways, above, at)
+    return BoundedEstimator(fit, confidence, fit.poor, largest, ways, above, used)

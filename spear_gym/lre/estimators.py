@@ -105,8 +105,8 @@ class FittedEstimator:
 
     @property
     def poor(self) -> bool:
-        """Whether it fits worse than :data:`LOW_R2`."""
-        return self.fit.r2 < LOW_R2
+        """Whether it fits worse than :data:`LOW_R2`, or its R^2 is undefined."""
+        return not self.fit.r2 >= LOW_R2
 
     @property
     def range(self) -> tuple[float, float] | None:
@@ -247,8 +247,11 @@ def read_estimator(data: Any) -> FittedEstimator:
             int(data.get("failed", 0)),
         )
         if family != "linear":
+            check_family(family)
             fitted = samples[: shared[1].samples]
-            return ModelEstimator(family, _regression(family, fitted), *shared)
+            if len(fitted) < fewest_samples(family, fitted):
+                raise LREError(f"the LRE file is damaged: {len(fitted)} samples are too few")
+            return ModelEstimator(family, FAMILIES[family].fit(*_arrays(fitted)), *shared)
         weight, intercept = float(data["weight"]), float(data["intercept"])
     except LREError:
         raise
@@ -290,7 +293,7 @@ def fit_estimator(
     check_family(family)
     good, rest = _succeeded(samples), _succeeded(held_out)
     failed = len(samples) + len(held_out) - len(good) - len(rest)
-    least = max(FEWEST_SAMPLES, FAMILIES[family].fewest(_width(good)))
+    least = fewest_samples(family, good)
     if len(good) < least:
         also = f" ({failed} more failed)" if failed else ""
         raise LREError(
@@ -315,6 +318,12 @@ def fit_estimator(
     parameters = FAMILIES[family].parameters(x.shape[1] - 1)
     qualities = _qualities(regression, good, rest, parameters=parameters)
     return ModelEstimator(family, regression, dict(fingerprint), *qualities, (*good, *rest), failed)
+
+
+def fewest_samples(family: str, samples: Sequence[Sample]) -> int:
+    """Fewest samples like these that an estimator of this family is fitted to."""
+    layers = len(samples[0].layers) if samples else 0
+    return max(FEWEST_SAMPLES, FAMILIES[family].fewest(layers))
 
 
 def fit_line(
@@ -385,20 +394,11 @@ def _succeeded(samples: Sequence[Sample]) -> tuple[Sample, ...]:
     return tuple(sample for sample in samples if not sample.failed)
 
 
-def _width(samples: Sequence[Sample]) -> int:
-    return len(samples[0].layers) if samples else 0
-
-
 def _arrays(samples: Sequence[Sample]) -> tuple[Features, Features]:
     """Features ``(samples, 1 + layers)``, the total first, and fractions after fine-tuning."""
     layers = min((len(sample.layers) for sample in samples), default=0)
     x = np.array([(s.scored, *s.layers[:layers]) for s in samples], np.float64)
     return x.reshape(len(samples), 1 + layers), np.array([s.finetuned for s in samples])
-
-
-def _regression(family: str, samples: Sequence[Sample]) -> Regression:
-    check_family(family)
-    return FAMILIES[family].fit(*_arrays(samples))
 
 
 def _least_squares(x: Features, y: Features) -> tuple[float, float]:

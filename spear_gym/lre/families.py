@@ -61,7 +61,7 @@ def _polynomial(*powers: int) -> Callable[[Features, Features], Regression]:
         return np.stack([x[:, 0] ** power for power in powers], axis=1)
 
     def fit(x: Features, y: Features) -> Regression:
-        coefficients, *_ = np.linalg.lstsq(columns(x), y)
+        coefficients, *_ = np.linalg.lstsq(columns(x), y, rcond=None)
         return lambda new: columns(new) @ coefficients
 
     return fit
@@ -70,7 +70,7 @@ def _polynomial(*powers: int) -> Callable[[Features, Features], Regression]:
 def _per_layer(x: Features, y: Features) -> Regression:
     """Ordinary least squares on the SynOps of every layer."""
     _check_layers(x)
-    coefficients, *_ = np.linalg.lstsq(_with_ones(x), y)
+    coefficients, *_ = np.linalg.lstsq(_with_ones(x), y, rcond=None)
     return lambda new: _with_ones(new) @ coefficients
 
 

@@ -114,12 +114,12 @@ class SampleStore:
             content = json.loads(path.read_text(encoding="utf-8"))
             if content["format"] != STORE_FORMAT:
                 raise ValueError(f"its 'format' is not '{STORE_FORMAT}'")
-            fingerprint = content["fingerprint"]
+            fingerprint = {str(k): str(v) for k, v in content["fingerprint"].items()}
             for row in content["samples"]:
                 seed = int(row.pop("seed"))
                 sample = Sample.from_json(row)
                 self._samples[seed, sample.counts] = sample
-        except (OSError, UnicodeDecodeError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise LREError(
                 f"cannot read the samples in '{path}': {error!r}; remove the file to start again"
             ) from error

@@ -154,7 +154,10 @@ class PlanSpace:
         return tuple(self.count(i, float(ratio)) for i, ratio in enumerate(clipped))
 
     def next_lower(self, count: int) -> int:
-        """The largest count below ``count`` that a group may keep, else ``count``."""
+        """The largest count below ``count`` that a group may keep, else ``count``.
+
+        What ``max_ratio`` allows is not looked at.
+        """
         m = self.channel_multiple
         lower = max((count - 1) // m * m, self.min_channels)
         return min(lower, count)
@@ -162,7 +165,7 @@ class PlanSpace:
     def next_higher(self, index: int, count: int) -> int:
         """The smallest count above ``count`` that group ``index`` may keep, else ``count``."""
         m = self.channel_multiple
-        return min((count // m + 1) * m, self.groups[index].channels)
+        return max(min((count // m + 1) * m, self.count(index, 0.0)), count)
 
     def kept(self, index: int, count: int) -> Tensor:
         """Kept channel indices of group ``index``, int64, ascending."""

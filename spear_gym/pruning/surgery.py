@@ -65,7 +65,9 @@ def grafted_network(graph: SpikingGraph, plan: Plan, model: nn.Module) -> nn.Mod
         places = prune_network(graph.rebind(numbered), plan).state_dict()
         tensors = whole.state_dict()
         for name, value in model.state_dict().items():
-            tensors[name].view(-1)[places[name].long().view(-1)] = value.reshape(-1)
+            flat = tensors[name].flatten()
+            flat[places[name].long().flatten()] = value.flatten()
+            tensors[name].copy_(flat.view(tensors[name].shape))
     return whole
 
 
