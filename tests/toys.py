@@ -77,8 +77,8 @@ def toy() -> Workload:
 
 @cache
 def deep(seed: int = 0) -> Workload:
-    """Six groups of eight channels: too many plans to stumble upon the best."""
-    return trained((8,) * 6, name="deep", seed=seed, pool_after=(1, 3))
+    """Eight groups of 16 channels: too many plans to stumble upon a good one."""
+    return trained((16,) * 8, name="deep", seed=seed, pool_after=(1, 3))
 
 
 def overflowing() -> Workload:
