@@ -140,3 +140,10 @@ def near_a_line(
     scored = expected_fraction(evaluator, counts)
     noise = float(np.random.default_rng([*counts, seed]).normal(0, spread))
     return Sample(counts, scored, 0.9 * scored + 0.03 + noise, 0.9, 0.1, (scored / 2, scored / 2))
+
+
+def leaves_a_mark(folder: Path, item: int) -> int:
+    """A task of a tenth of a second that can be counted."""
+    (folder / str(item)).touch()
+    time.sleep(0.1)
+    return item
