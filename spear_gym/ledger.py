@@ -2,18 +2,24 @@
 
 One study per search, one trial per paid evaluation, so that optuna-dashboard shows any search.
 It is our record, not a sampler's memory: rewards in it are for show, what counts are the
-measurements.
+measurements. What all rows of a search share (settings with the seed, versions, the workload's
+fingerprint) stands once, with the study, which refuses rows made under anything else.
 """
 
 from __future__ import annotations
 
+import warnings
+from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from spear_gym.evaluation import Counts, Evaluation
 from spear_gym.pruning.plan import PlanSpace
 from spear_gym.storage import LedgerError, open_storage, refused, shown
 from spear_gym.target import Candidate
+
+if TYPE_CHECKING:
+    from optuna import Study
 
 
 class Ledger:
@@ -53,10 +59,14 @@ class Ledger:
             self._study = optuna.create_study(
                 storage=storage, study_name=study, direction="maximize", load_if_exists=True
             )
-        found = self._study.user_attrs.get("identity")
+        found = _identity_of(self._study)
         if found is None:
             with refused("write", where):
-                self._study.set_user_attr("identity", identity)
+                _name_the_value(self._study)
+                for section, content in identity.items():
+                    self._study.set_user_attr(section, content)
+                # Last, for a process may be killed before it has written them all.
+                self._study.set_user_attr("identity", list(identity))
         elif found != identity:
             differing = sorted(k for k in {*found, *identity} if found.get(k) != identity.get(k))
             raise LedgerError(
@@ -94,20 +104,49 @@ class Ledger:
             group.name: optuna.distributions.IntDistribution(1, group.channels)
             for group in self._space.groups
         }
+        ratios = [
+            1 - kept / group.channels
+            for kept, group in zip(evaluation.counts, self._space.groups, strict=True)
+        ]
         row = optuna.trial.create_trial(
             params=widths,
             distributions=limits,
             value=candidate.reward,
             user_attrs={
-                "evaluation": evaluation.to_json(),
                 "accuracy": evaluation.accuracy,
                 "synops_fraction": evaluation.synops_fraction,
                 "predicted_synops_fraction": candidate.predicted_fraction,
                 "reward_terms": candidate.terms,
+                "prune_ratios": [round(ratio, 4) for ratio in ratios],
+                "layer_synops": list(evaluation.layer_synops),
+                "evaluation": evaluation.to_json(),
             },
+            # The best trial that Optuna and its dashboard show is one that keeps the target. The
+            # dashboard reads this form of constraints only.
+            system_attrs={"constraints": [candidate.ratio - 1.0]},
         )
+        assert row.datetime_complete is not None
+        row.datetime_start = row.datetime_complete - timedelta(seconds=evaluation.seconds)
         with refused("write", self._name):
             self._study.add_trial(row)
+
+
+def _identity_of(study: Study) -> dict[str, Any] | None:
+    """What a study's rows share: the attributes that "identity" lists, or once held itself."""
+    attributes = study.user_attrs
+    names = attributes.get("identity")
+    if names is None or isinstance(names, dict):
+        return names
+    return {name: attributes.get(name) for name in names}
+
+
+def _name_the_value(study: Study) -> None:
+    """Dashboards then write "reward" where they wrote "Objective 0"."""
+    from optuna.exceptions import ExperimentalWarning
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ExperimentalWarning)
+        study.set_metric_names(["reward"])
 
 
 class Replay:

@@ -74,7 +74,27 @@ def test_optuna_shows_the_search(
         dict(zip(("conv1", "conv2", "conv3"), c.evaluation.counts, strict=True)) for c in candidates
     ]
     assert [trial.value for trial in study.trials] == [c.reward for c in candidates]
-    assert study.best_value == max(c.reward for c in candidates)
+    assert study.metric_names == ["reward"]
+    assert {name: study.user_attrs[name] for name in IDENTITY} == IDENTITY
+    row, evaluation = study.trials[0], candidates[0].evaluation
+    assert row.user_attrs["prune_ratios"] == [0.5, 0.5, 0.375]
+    assert tuple(row.user_attrs["layer_synops"]) == evaluation.layer_synops
+    assert row.duration is not None
+    assert row.duration.total_seconds() == pytest.approx(evaluation.seconds, abs=1e-5)
+
+
+def test_optuna_shows_the_best_plan_that_keeps_the_target(
+    tmp_path: Path, evaluator: PlanEvaluator, candidates: list[Candidate]
+) -> None:
+    """Even where the reward prefers one that is a little over it."""
+    over = Candidate(candidates[1].evaluation, 0.303, 1.01, {"accuracy": 2.0})
+    ledger = opened(tmp_path / "ledger.log", evaluator)
+    for candidate in (candidates[2], over):
+        ledger.append(candidate)
+    storage = JournalStorage(JournalFileBackend(str(tmp_path / "ledger.log")))
+    study = optuna.load_study(study_name="a search", storage=storage)
+    assert candidates[2].feasible
+    assert study.best_trial.number == 0
 
 
 @pytest.mark.parametrize(
@@ -92,6 +112,34 @@ def test_ledger_of_another_search(
     opened(tmp_path / "ledger.log", evaluator)
     with pytest.raises(LedgerError, match=rf"belongs to another search \(different: {named}\)"):
         opened(tmp_path / "ledger.log", evaluator, **change)
+
+
+def test_ledger_of_an_earlier_form(
+    tmp_path: Path, evaluator: PlanEvaluator, candidates: list[Candidate]
+) -> None:
+    """One attribute held the whole identity, and a row had no constraint."""
+    path = tmp_path / "ledger.log"
+    storage = JournalStorage(JournalFileBackend(str(path)))
+    study = optuna.create_study(study_name="a search", storage=storage, direction="maximize")
+    study.set_user_attr("identity", IDENTITY)
+    row = optuna.trial.create_trial(
+        value=0.5, user_attrs={"evaluation": candidates[0].evaluation.to_json()}
+    )
+    study.add_trial(row)
+    ledger = opened(path, evaluator)
+    ledger.append(candidates[1])
+    expected = [candidate.evaluation for candidate in candidates[:2]]
+    assert opened(path, evaluator).evaluations() == expected
+    with pytest.raises(LedgerError, match=r"\(different: versions\)"):
+        opened(path, evaluator, versions={"torch": "3"})
+
+
+def test_killed_before_the_identity_was_whole(tmp_path: Path, evaluator: PlanEvaluator) -> None:
+    storage = JournalStorage(JournalFileBackend(str(tmp_path / "ledger.log")))
+    study = optuna.create_study(study_name="a search", storage=storage, direction="maximize")
+    study.set_user_attr("settings", {"seed": 5})
+    opened(tmp_path / "ledger.log", evaluator)
+    assert opened(tmp_path / "ledger.log", evaluator).evaluations() == []
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,10 @@ from __future__ import annotations
 import json
 import multiprocessing
 import random
+import shutil
+import signal
 import time
+from collections.abc import Callable
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
@@ -62,21 +65,68 @@ def untimed(evaluations: list[Evaluation]) -> list[dict[str, Any]]:
     return [e.to_json() | {"seconds": None} for e in evaluations]
 
 
+@pytest.fixture(autouse=True)
+def short_locks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A lock that a killed process left behind is taken over sooner."""
+    monkeypatch.setattr("spear_gym.storage.LOCK_SECONDS", 0.4)
+
+
+pytestmark = pytest.mark.filterwarnings("ignore:The value of `grace_period` might be too small")
+
+
+def start(target: Callable[..., Any], *arguments: Any) -> BaseProcess:
+    """A child of this process, so that it has its libraries already."""
+    process = multiprocessing.get_context("fork").Process(target=target, args=arguments)
+    process.start()
+    return process
+
+
+def kill_when(process: BaseProcess, written: Callable[[], int], more: int) -> bool:
+    """Kills a process when it has written more bytes; whether it did not end before."""
+    before = written()
+    while process.is_alive() and written() < before + more:
+        time.sleep(0.001)
+    process.kill()
+    process.join()
+    return process.exitcode == -signal.SIGKILL
+
+
 @pytest.mark.parametrize("name", AGENTS)
-def test_search_cut_off_anywhere(name: str, tmp_path: Path) -> None:
-    """The ledger cut off at any byte behind its head: the same rows again, none paid twice."""
-    whole, _, plan = run(name, tmp_path)
-    ledger = tmp_path / "ledger.log"
-    content = ledger.read_bytes()
-    head = content.index(b'"evaluation"')
-    cut = random.Random(name).randrange(head, len(content))
-    ledger.write_bytes(content[:cut])
-    again, runs, same = run(name, tmp_path)
-    assert untimed(again) == untimed(whole)
-    assert same == plan
-    kept = content[:cut].count(b'"evaluation"')
-    assert runs <= len(whole) - kept + 1, "the row that was cut off may be run again, no other"
-    assert len({e.counts for e in again}) == len(again)
+def test_search_cut_off_or_killed_anywhere(name: str, tmp_path: Path) -> None:
+    """The ledger cut off at any byte, the process killed twice: the same rows again.
+
+    None is paid twice.
+    """
+    whole, _, plan = run(name, tmp_path / "whole")
+    content = (tmp_path / "whole" / "ledger.log").read_bytes()
+    head, chance = content.index(b'"evaluation"'), random.Random(name)
+
+    def resumes(folder: Path) -> None:
+        ledger = folder / "ledger.log"
+        kept = ledger.read_bytes().count(b'"evaluation"')
+        again, runs, same = run(name, folder)
+        assert untimed(again) == untimed(whole)
+        assert same == plan
+        assert runs <= len(whole) - kept + 1, "the row that was cut off may be run again, no other"
+        assert len({e.counts for e in again}) == len(again)
+
+    shutil.copytree(tmp_path / "whole", tmp_path / "cut")
+    (tmp_path / "cut" / "ledger.log").write_bytes(content[: chance.randrange(head, len(content))])
+    resumes(tmp_path / "cut")
+
+    ledger, kills = tmp_path / "killed" / "ledger.log", 0
+    while kills < 2:
+        more = chance.randrange(1, len(content) // 2)
+        if kill_when(start(run, name, ledger.parent), lambda: size(ledger), more):
+            kills += 1
+        else:  # it was too fast
+            shutil.rmtree(ledger.parent)
+            kills = 0
+    resumes(ledger.parent)
+
+
+def size(path: Path) -> int:
+    return path.stat().st_size if path.is_file() else 0
 
 
 KILLED = CompareSettings(
@@ -91,32 +141,18 @@ KILLED = CompareSettings(
 
 @pytest.mark.slow
 def test_comparison_killed_twenty_times(tmp_path: Path) -> None:
-    """Children of this process, so that each has its libraries already."""
-    context = multiprocessing.get_context("fork")
-
-    def start(folder: str) -> BaseProcess:
-        arguments = (KILLED, {"tiny": toys.tiny()}, tmp_path / folder)
-        process = context.Process(target=compare, args=arguments)
-        process.start()
-        return process
+    workloads = {"tiny": toys.tiny()}
 
     def written() -> int:
-        logs = (tmp_path / "killed").glob("cells/*/*/*/ledger.log")
-        return sum(path.stat().st_size for path in logs)
+        return sum(size(path) for path in (tmp_path / "killed").glob("cells/*/*/*/ledger.log"))
 
-    toys.tiny()
-    chance, kills = random.Random(0), 0
-    while kills < 20:
-        before, more = written(), chance.randrange(1, 12_000)
-        process = start("killed")
-        while process.is_alive() and written() < before + more:
-            time.sleep(0.001)
-        assert process.is_alive(), "it ended before it could be killed often enough"
-        process.kill()
-        process.join()
-        kills += 1
+    chance = random.Random(0)
+    for _ in range(20):
+        process = start(compare, KILLED, workloads, tmp_path / "killed")
+        ended = not kill_when(process, written, chance.randrange(1, 12_000))
+        assert not ended, "it ended before it could be killed often enough"
     for folder in ("killed", "whole"):
-        process = start(folder)
+        process = start(compare, KILLED, workloads, tmp_path / folder)
         process.join(300)
         assert process.exitcode == 0
     killed, whole = (Comparison.load(tmp_path / name / ARCHIVE) for name in ("killed", "whole"))
