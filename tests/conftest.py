@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 import toys
+from commands import Spear, runner
 from hypothesis import settings
 from snntorch import SpikingNeuron
 
@@ -40,6 +41,12 @@ def private_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SPEAR_GYM_HOME", str(tmp_path_factory.mktemp("home")))
         yield
+
+
+@pytest.fixture
+def spear(monkeypatch: pytest.MonkeyPatch) -> Spear:
+    """Runs `spear` in this process, as the installed script does."""
+    return runner(monkeypatch)
 
 
 @pytest.fixture(scope="session")

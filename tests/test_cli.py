@@ -16,10 +16,11 @@ from typing import Any
 
 import pytest
 import toys
+from commands import Spear, assert_one_error, ledger_rows, read
 from safetensors.torch import load_file, save_file
 
 from spear_gym.agents import AGENTS
-from spear_gym.cli import common, main
+from spear_gym.cli import main
 from spear_gym.envs_registry import ENTRIES
 from spear_gym.envs_registry.fits import stored_lre
 from spear_gym.evaluation import PlanEvaluator
@@ -90,37 +91,6 @@ NOT_A_FUNCTION = 3
 """
 
 
-@dataclasses.dataclass(frozen=True)
-class Ran:
-    """What a command left behind."""
-
-    code: int
-    out: str
-    err: str
-
-
-Spear = Callable[..., Ran]
-
-
-@pytest.fixture
-def spear(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Spear:
-    """Runs `spear` in this process, as the installed script does."""
-    monkeypatch.setattr(sys, "path", list(sys.path))
-    monkeypatch.setattr(common.out, "width", 160)
-    monkeypatch.setattr(common.err, "width", 160)
-
-    def run(*arguments: object) -> Ran:
-        capsys.readouterr()
-        monkeypatch.setattr(sys, "argv", ["spear", *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        code = ended.value.code
-        captured = capsys.readouterr()
-        return Ran(code if isinstance(code, int) else 0, captured.out, captured.err)
-
-    return run
-
-
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a finished search; tests copy it before they touch it."""
@@ -139,20 +109,6 @@ def folder(finished: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(finished, tmp_path / "run"))
 
 
-def assert_one_error(ran: Ran, message: str, code: int = 2) -> None:
-    """One line that names the mistake, perhaps below a progress bar, and no traceback."""
-    assert ran.code == code, ran
-    assert "Traceback" not in ran.err + ran.out
-    *bars, last = ran.err.strip().splitlines()
-    assert all(bar.startswith(("search (", "fine-tune ", "cells ")) for bar in bars), ran.err
-    assert last.startswith("error: ")
-    assert message in last
-
-
-def read(path: Path) -> Any:
-    return json.loads(path.read_text(encoding="utf-8"))
-
-
 def result_of(folder: Path) -> dict[str, Any]:
     """The result without what a clock says and what depends on when it was interrupted."""
     result = read(folder / "result.json")
@@ -160,20 +116,6 @@ def result_of(folder: Path) -> dict[str, Any]:
     assert not any("PyTorch" in way for way in statistics)
     assert set(result.pop("seconds")) == {"search", "finetune", "test"}
     return result
-
-
-def ledger_rows(folder: Path) -> list[dict[str, Any]]:
-    """Evaluations in the journal, read without Optuna."""
-    rows = []
-    path = folder / "ledger.log"
-    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
-        try:
-            found = json.loads(line).get("user_attrs", {})
-        except json.JSONDecodeError:
-            continue
-        if "evaluation" in found:
-            rows.append(found["evaluation"])
-    return rows
 
 
 # A search and its folder.

@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 import re
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import toys
 from hypothesis import given
@@ -13,7 +15,16 @@ from hypothesis import strategies as st
 
 from spear_gym.evaluation import PlanEvaluator
 from spear_gym.files import write_json
-from spear_gym.lre import LinearEstimator, LREError, NoEstimator, Quality
+from spear_gym.lre import (
+    BoundedEstimator,
+    FittedEstimator,
+    LinearEstimator,
+    LREError,
+    NoEstimator,
+    Quality,
+    bounded,
+    fit_line,
+)
 from spear_gym.reward import TargetAwareReward
 from spear_gym.target import (
     Candidate,
@@ -193,3 +204,53 @@ def test_estimator_by_name(evaluator: PlanEvaluator, tmp_path: Path) -> None:
     assert make_estimator(evaluator, str(tmp_path / "fit.json"), None) == fit
     with pytest.raises(LREError, match="no LRE fit for workload 'toy' with scoring 'recalibrated'"):
         make_estimator(evaluator, "auto", None)
+
+
+# How sure, and how far.
+
+
+@pytest.fixture(scope="module")
+def sampled(evaluator: PlanEvaluator) -> FittedEstimator:
+    """A fit between 0.2 and 0.7."""
+    rng = np.random.default_rng(0)
+    scored = rng.uniform(0.2, 0.7, 20)
+    found = (scored + rng.normal(0, 0.01, 20)).clip(0.2, 0.7)
+    pairs = zip(scored.tolist(), found.tolist(), strict=True)
+    return fit_line([toys.sample(*pair) for pair in pairs], evaluator.fingerprint())
+
+
+def test_a_confidence_judges_by_the_bound(
+    evaluator: PlanEvaluator, sampled: FittedEstimator
+) -> None:
+    plain = make_judge(evaluator, sampled, TAR, target=0.5)
+    sure = make_judge(evaluator, sampled, TAR, target=0.5, confidence=0.95)
+    low = make_judge(evaluator, sampled, TAR, target=0.5, confidence=0.5)
+    assert plain == low
+    assert isinstance(sure.estimator, BoundedEstimator)
+    assert sure == make_judge(evaluator, bounded(sampled, 0.95), TAR, target=0.5)
+    plan = evaluator.evaluate((8, 8))
+    assert plain(plan).ratio < sure(plan).ratio
+    assert sure.reward_bounds[0] == pytest.approx(-5.0 * (sure.estimator.max_prediction / 0.5 - 1))
+    with pytest.raises(LREError, match=r"has 20 samples, .* confidence 0\.99 needs 99"):
+        make_judge(evaluator, sampled, TAR, target=0.5, confidence=0.99)
+    with pytest.raises(LREError, match="lre 'none'"):
+        make_judge(evaluator, NoEstimator(), TAR, target=0.5, confidence=0.95)
+
+
+@pytest.mark.parametrize(
+    "way", [lambda fit: fit, lambda fit: bounded(fit, 0.9)], ids=["fit", "bound"]
+)
+def test_range_and_network_of_a_fit_are_checked_behind_its_bound_too(
+    evaluator: PlanEvaluator, toy: Workload, sampled: FittedEstimator, way: Any
+) -> None:
+    low, high = sampled.range or (0.0, 0.0)
+    for target in (low - 0.021, high + 0.021):
+        with pytest.raises(TargetError, match=rf"fractions {low:.3f} to {high:.3f} .*--extrapol"):
+            make_judge(evaluator, way(sampled), TAR, target=target)
+        judge = make_judge(evaluator, way(sampled), TAR, target=target, extrapolate=True)
+        assert judge.target == target
+    for target in (low - 0.019, high + 0.019):
+        make_judge(evaluator, way(sampled), TAR, target=target)
+    other = PlanEvaluator(toy, scoring="plain")
+    with pytest.raises(LREError, match="scoring: fitted under recalibrated, used under plain"):
+        make_judge(other, way(sampled), TAR, target=0.5)

@@ -81,6 +81,12 @@ def deep(seed: int = 0) -> Workload:
     return trained((16,) * 8, name="deep", seed=seed, pool_after=(1, 3))
 
 
+@cache
+def twin() -> Workload:
+    """`tiny`, its test images those of search: what is kept on the one is kept on the other."""
+    return rebuilt(tiny(), test=tiny().splits.search, name="twin")
+
+
 def overflowing() -> Workload:
     """A `toy` whose output is infinite as long as the last group keeps its weakest channel."""
     whole = toy()

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from spear_gym.cli.common import (
+    INTERRUPTED,
     CriterionOption,
     NameArgument,
     PrecisionOption,
@@ -141,16 +142,20 @@ def fit_with_progress(
                     f"one plan within ±{now.plan_half_width:.3f}",
                 )
 
-        fit = fit_lre(
-            evaluator,
-            stopping=stopping,
-            held_out=held_out,
-            estimator=estimator,
-            seed=seed,
-            workers=count,
-            store=samples_path(path),
-            on_sample=show,
-        )
+        try:
+            fit = fit_lre(
+                evaluator,
+                stopping=stopping,
+                held_out=held_out,
+                estimator=estimator,
+                seed=seed,
+                workers=count,
+                store=samples_path(path),
+                on_sample=show,
+            )
+        except KeyboardInterrupt:
+            out.print("interrupted; the samples so far are kept: the same command goes on")
+            raise typer.Exit(INTERRUPTED) from None
         progress.update(task, completed=total)
     write_json(path, fit.to_json())
     _show(fit, stopping)

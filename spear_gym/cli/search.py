@@ -30,7 +30,7 @@ from spear_gym.cli.common import (
     worker_count,
 )
 from spear_gym.cli.lre import ConfidenceOption, confidence_of, estimator_for
-from spear_gym.cli.tables import show_report
+from spear_gym.cli.tables import show_front, show_report
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -278,6 +278,7 @@ class _Job:
             show_report(report, self.evaluator, judge, None)
             points.append(FrontPoint.of(report, judge.target, folder.name))
         write_front(points, self.evaluator.workload.name, self.folder)
+        show_front(points, self.folder)
         out.print(f"\nresults: [bold]{escape(str(self.folder))}[/]", soft_wrap=True)
         if any(point.outcome == "broken" for point in points):
             raise typer.Exit(BROKEN)

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from rich.markup import escape
 from rich.table import Table
 
 from spear_gym.cli.common import out
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from spear_gym.agents.front import FrontPoint
     from spear_gym.agents.repair import Step
     from spear_gym.agents.run_folder import SearchReport
     from spear_gym.evaluation import PlanEvaluator
@@ -39,6 +44,22 @@ def measured_row(
         f"{fraction / target:.1%}",
         f"{figures.parameters:,}",
     )
+
+
+def show_front(points: Sequence[FrontPoint], folder: Path) -> None:
+    """Prints the networks for several targets, side by side."""
+    table = Table(title="one network for each target (test)")
+    for column in ("target", "fraction", "accuracy", "", "folder"):
+        table.add_column(column, justify="right" if column else "left", no_wrap=True)
+    for point in points:
+        table.add_row(
+            f"{point.target:g}",
+            f"{point.fraction:.4f}",
+            f"{point.accuracy:.4f}",
+            f"[{STYLES[point.outcome]}]{point.outcome}[/]",
+            escape(str(folder / point.folder)),
+        )
+    out.print(table)
 
 
 def show_report(
@@ -87,7 +108,8 @@ def show_report(
         out.print(f"target: {target_synops:,.0f} SynOps per sample, judged absolutely on test")
     _show_repairs(report)
     outcome = report.outcome(target, target_synops)
-    out.print(f"target [{STYLES[outcome]}]{outcome}[/]")
+    why = _why_broken(report, evaluator, target) if outcome == "broken" else ""
+    out.print(f"target [{STYLES[outcome]}]{outcome}[/]{why}", soft_wrap=True)
 
 
 def _warn_of_poor_fit(judge: Judge) -> None:
@@ -116,6 +138,15 @@ def _predictions(report: SearchReport, judge: Judge) -> list[tuple[str, float]]:
     ]
 
 
+def _why_broken(report: SearchReport, evaluator: PlanEvaluator, target: float) -> str:
+    on_search = report.tuned.search.synops / evaluator.reference.synops
+    if on_search <= target:
+        return f" on test, though kept on search ({on_search:.4f}); aim a little lower"
+    if report.tuned.plan.counts == evaluator.space.smallest_counts():
+        return ": every group is at its smallest; raise the target or --max-ratio"
+    return "" if report.repairs else ": it was not repaired"
+
+
 def _show_repairs(report: SearchReport) -> None:
     if not report.repairs:
         return
@@ -123,17 +154,21 @@ def _show_repairs(report: SearchReport) -> None:
         out.print(step_line(step), soft_wrap=True)
     epochs = sum(step.epochs for step in report.repairs)
     out.print(
-        f"repair: {epochs} epochs of fine-tuning and {report.repair_evaluations} evaluations, "
+        f"repair: {_epochs(epochs)} of fine-tuning and {report.repair_evaluations} evaluations, "
         "beside those of the search",
         soft_wrap=True,
     )
 
 
+def _epochs(number: int) -> str:
+    return f"{number} epoch{'' if number == 1 else 's'}"
+
+
 def step_line(step: Step) -> str:
     """A step of a repair in words."""
-    kept = "" if step.adopted else "; not adopted, for it is less accurate on search"
+    kept = "" if step.adopted else "; not adopted, for it is not better on search"
     plan = "-".join(map(str, step.counts))
     return (
-        f"{step.action}: to {plan}, {step.epochs} epochs, then {step.fraction:.4f} of the SynOps "
+        f"{step.action}: to {plan}, {_epochs(step.epochs)}, then {step.fraction:.4f} of the SynOps "
         f"and accuracy {step.accuracy:.4f} on search{kept}"
     )

@@ -81,31 +81,43 @@ def front_png(
 
     figure = Figure(figsize=(7, 4.2), dpi=100, layout="constrained")
     axes = figure.subplots()
-    ordered = sorted(points, key=lambda point: point[1])
+    ordered, width = sorted(points, key=lambda point: point[1]), 1.1 * max(p[0] for p in points)
     axes.plot([p[1] for p in ordered], [p[2] for p in ordered], color=FEASIBLE, linewidth=1)
     for target, fraction, accuracy, kept in ordered:
-        axes.scatter(
-            fraction, accuracy, color=FEASIBLE, s=44, zorder=3, marker="o" if kept else "X"
-        )
-        axes.axvline(target, color=TARGET, linewidth=1)
+        axes.axvline(target, color=TARGET, linewidth=1, zorder=1)
+        color, marker = (FEASIBLE, "o") if kept else (TARGET, "X")
+        axes.scatter(fraction, accuracy, color=color, s=44, zorder=4, marker=marker)
+        # A front rises, so there is room above on the left, and below on the right.
+        left = fraction > 0.25 * width
         axes.annotate(
             f"{accuracy:.3f} at {fraction:.3f}" + ("" if kept else " (broken)"),
             (fraction, accuracy),
-            xytext=(-8, -4),
+            xytext=(-9, 5) if left else (9, -5),
             textcoords="offset points",
-            ha="right",
-            va="top",
+            ha="right" if left else "left",
+            va="bottom" if left else "top",
             fontsize=8,
+            zorder=3,
+            bbox={"facecolor": "white", "edgecolor": "none", "pad": 1.0},
         )
-    axes.axhline(unpruned, color=INFEASIBLE, linestyle="--", linewidth=1)
-    axes.text(0.0, unpruned, " unpruned", va="bottom", fontsize=8, color="#666666")
+    axes.axhline(unpruned, color=INFEASIBLE, linestyle="--", linewidth=1, zorder=1)
+    axes.annotate(
+        f"unpruned {unpruned:.3f}",
+        (0.0, unpruned),
+        xytext=(4, 2),
+        textcoords="offset points",
+        fontsize=8,
+        color="#666666",
+        bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.5},
+    )
     axes.plot([], [], color=TARGET, linewidth=1, label="targets")
     axes.set(
-        xlim=(0, 1.1 * max(point[0] for point in points)),
+        xlim=(0, width),
         xlabel="SynOps on test (of unpruned)",
         ylabel="accuracy on test after fine-tuning",
         title=f"{workload}: one network for each target",
     )
+    axes.margins(y=0.15)
     axes.legend(fontsize=8, loc="lower right")
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(alpha=0.25)
