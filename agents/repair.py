@@ -183,7 +183,7 @@ class _Work:
         limit = goal * self.evaluator.reference.synops
         while now.synops > limit:
             excess = now.synops - limit
-            moves = list(_scored(inner, self._smaller(now.counts)))
+            moves = list(_scored(inner, self._smaller(inner, now.counts)))
             if not moves:
                 break
             here = now
@@ -199,13 +199,18 @@ class _Work:
         self.evaluations += inner.runs - runs
         return None if now is whole else now
 
-    def _smaller(self, counts: Counts) -> Iterator[Counts]:
-        """The plan with one step taken off one group, for every group that has one to give."""
+    def _smaller(self, inner: PlanEvaluator, counts: Counts) -> Iterator[Counts]:
+        """The plan with one step taken off one group, for every group that has one to give.
+
+        A depthwise convolution cut to one channel is an ordinary one, so the fine-tuned network can
+        have groups of one channel that the unpruned one has not.
+        """
         space = self.evaluator.space
-        floor = space.smallest_counts()
-        for index, count in enumerate(counts):
-            lower = space.next_lower(count)
-            if lower >= floor[index] and lower < count:
+        names = [group.name for group in space.groups]
+        floor = dict(zip(names, space.smallest_counts(), strict=True))
+        for index, group in enumerate(inner.space.groups):
+            count, lower = counts[index], space.next_lower(counts[index])
+            if floor.get(group.name, count) <= lower < count:
                 yield (*counts[:index], lower, *counts[index + 1 :])
 
     def _cut(
@@ -304,9 +309,10 @@ def _brief(recipe: Recipe, *, trains: bool) -> Recipe:
 
 def _composed(outer: Plan, inner: Plan) -> Plan:
     """A plan of a network that was pruned by another, as a plan of the unpruned one."""
+    after = dict(zip(inner.groups, inner.kept, strict=True))
     kept = tuple(
-        tuple(before[index] for index in after)
-        for before, after in zip(outer.kept, inner.kept, strict=True)
+        tuple(before[index] for index in after[name])
+        for name, before in zip(outer.groups, outer.kept, strict=True)
     )
     return Plan(outer.groups, outer.channels, kept)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 from collections.abc import Callable, Generator, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any, TypeVar
 
@@ -89,6 +89,7 @@ def _run_in_pools(items: Sequence[Any], parcel: Parcel, workers: int) -> Iterato
 def _run_in_pool(
     items: Sequence[Any], indices: Sequence[int], parcel: Parcel, workers: int
 ) -> Iterator[tuple[int, Any]]:
+    futures: dict[Future[Any], int] = {}
     executor = ProcessPoolExecutor(
         min(workers, len(indices)),
         mp_context=multiprocessing.get_context("spawn"),
@@ -96,11 +97,16 @@ def _run_in_pool(
         initargs=(parcel,),
     )
     try:
-        futures = {executor.submit(_call, items[index]): index for index in indices}
+        for index in indices:
+            futures[executor.submit(_call, items[index])] = index
         for future in as_completed(futures):
             yield futures[future], future.result()
     finally:
-        executor.shutdown(wait=False, cancel_futures=True)
+        # One by one: `cancel_futures` does nothing once the executor is collected (Python 3.11),
+        # and a caller that stopped early would share its cores with tasks that nobody waits for.
+        for future in futures:
+            future.cancel()
+        executor.shutdown(wait=False)
 
 
 def _install(parcel: Parcel) -> None:

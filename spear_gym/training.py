@@ -22,7 +22,7 @@ OnBatch = Callable[[int, int, float], None]
 
 
 class TrainingDiverged(RuntimeError):  # noqa: N818 - the name says what happened
-    """The loss became NaN or infinite."""
+    """The loss, or a weight, became NaN or infinite."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +109,7 @@ def train(
         max_batches: stop after so many batches; the learning rate decays within them.
 
     Raises:
-        TrainingDiverged: when the loss is not finite.
+        TrainingDiverged: when the loss, or a weight at the end, is not finite.
     """
     parameters = [p for p in graph.model.parameters() if p.requires_grad]
     total = batches_in(len(split), recipe.batch_size, recipe.epochs)
@@ -148,6 +148,12 @@ def train(
                 on_batch(done, total, float(loss.detach()))
     graph.model.eval()
     reset_neurons(graph.model)
+    # What the last batch did to the weights, no loss has seen.
+    if not all(bool(torch.isfinite(p).all()) for p in parameters):
+        raise TrainingDiverged(
+            f"weights became NaN or infinite in the last of {total} batches; lower the learning "
+            f"rate (now {recipe.lr:g})"
+        )
 
 
 def batches_in(samples: int, batch_size: int, epochs: int) -> int:

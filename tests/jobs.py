@@ -8,12 +8,16 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from toys import scaled
 
+from spear_gym.evaluation import Counts, PlanEvaluator
 from spear_gym.ledger import Ledger
+from spear_gym.lre import Sample
 from spear_gym.pruning.plan import PlanSpace
+from spear_gym.sampling import expected_fraction
 from spear_gym.target import Candidate
 from spear_gym.workload import Workload, load_workload
 
@@ -121,3 +125,25 @@ def write_rows(context: tuple[Path, PlanSpace, Candidate, Path], name: str) -> i
     for _ in range(60):
         ledger.append(candidate)
     return len(ledger.evaluations())
+
+
+def close_to_a_line(evaluator: PlanEvaluator, item: tuple[Counts, int]) -> Sample:
+    """A sample that nobody fine-tuned: 0.9 s + 0.03, and noise of 0.002 that the plan decides."""
+    return near_a_line(evaluator, item, spread=0.002)
+
+
+def near_a_line(
+    evaluator: PlanEvaluator, item: tuple[Counts, int], *, spread: float = 0.15
+) -> Sample:
+    """The same with much noise."""
+    counts, seed = item
+    scored = expected_fraction(evaluator, counts)
+    noise = float(np.random.default_rng([*counts, seed]).normal(0, spread))
+    return Sample(counts, scored, 0.9 * scored + 0.03 + noise, 0.9, 0.1, (scored / 2, scored / 2))
+
+
+def leaves_a_mark(folder: Path, item: int) -> int:
+    """A task of a tenth of a second that can be counted."""
+    (folder / str(item)).touch()
+    time.sleep(0.1)
+    return item

@@ -11,7 +11,12 @@ import pytest
 import run_notebooks
 
 FOLDER = Path(__file__).parent.parent / "notebooks"
-NAMES = ("01_quickstart", "02_your_own_agent", "03_comparing_rl_algorithms")
+NAMES = (
+    "01_quickstart",
+    "02_your_own_agent",
+    "03_comparing_rl_algorithms",
+    "05_how_sure_is_the_prediction",
+)
 
 
 def read(name: str) -> nbformat.NotebookNode:

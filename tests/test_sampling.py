@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 
 from spear_gym.evaluation import PlanEvaluator
-from spear_gym.sampling import expected_fraction, plans_near, spread_plans
-from spear_gym.workload import Workload
+from spear_gym.sampling import expected_fraction, plans_near, spanning_plans, spread_plans
+from spear_gym.workload import Workload, load_workload
 
 
 @pytest.fixture(scope="module")
@@ -59,6 +61,55 @@ def test_too_few_plans(toy: Workload) -> None:
     assert {evaluator.space.count(0, ratio) for ratio in (0.0, 0.9)} == {12, 1}
     with pytest.raises(ValueError, match="too small for so many distinct plans"):
         spread_plans(evaluator, 5, seed=0)
+
+
+def largest_gap(evaluator: PlanEvaluator, plans: list[tuple[int, ...]]) -> float:
+    """Between neighbours in expected SynOps, as a share of the range."""
+    fractions = sorted(expected_fraction(evaluator, plan) for plan in plans)
+    gaps = [right - left for left, right in pairwise(fractions)]
+    return max(gaps) / (fractions[-1] - fractions[0])
+
+
+def test_spanning_plans_begin_with_the_ends(evaluator: PlanEvaluator) -> None:
+    plans = spanning_plans(evaluator, 12, seed=0)
+    assert plans[:2] == [evaluator.space.smallest_counts(), (6, 8, 8)]
+    assert len(set(plans)) == len(plans) == 12
+    assert evaluator.runs == 0, "no simulation is needed"
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_spanning_plans_are_a_prefix_of_more_of_them(evaluator: PlanEvaluator, seed: int) -> None:
+    longest = spanning_plans(evaluator, 24, seed)
+    for count in (1, 2, 3, 5, 12):
+        assert spanning_plans(evaluator, count, seed) == longest[:count]
+    assert spanning_plans(evaluator, 12, seed + 7)[2:] != longest[2:12]
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("workload", ["tiny", "digits"])
+def test_gaps_halve(tiny: Workload, workload: str, seed: int) -> None:
+    """However early one stops, no stretch of the range is left out."""
+    evaluator = PlanEvaluator(tiny if workload == "tiny" else load_workload("digits"))
+    plans = spanning_plans(evaluator, 33, seed)
+    for count, gap in ((3, 1 / 2), (5, 1 / 4), (9, 1 / 8), (17, 1 / 16), (33, 1 / 32)):
+        # Half of the gap before the middle one at worst, and the few plans there may be no nearer.
+        assert largest_gap(evaluator, plans[:count]) <= 2 * gap + 0.05, count
+
+
+def test_spanning_plans_keep_the_limits(tiny: Workload) -> None:
+    evaluator = PlanEvaluator(tiny, channel_multiple=4, min_channels=2, max_ratio=0.7)
+    space = evaluator.space
+    plans = spanning_plans(evaluator, 10, seed=0)
+    assert plans[0] == space.smallest_counts()
+    assert plans[1] == space.counts([0.0] * 3) == (6, 8, 8)
+    can = [{space.count(i, r) for r in np.linspace(0, 0.7, 200)} for i in range(3)]
+    assert all(count in can[i] for plan in plans for i, count in enumerate(plan))
+
+
+def test_spanning_plans_of_a_tiny_space(toy: Workload) -> None:
+    evaluator = PlanEvaluator(toy, channel_multiple=12)
+    assert len(spanning_plans(evaluator, 40, seed=0)) == 4
+    assert spanning_plans(evaluator, 1, seed=0) == [(1, 1)]
 
 
 def test_plans_near_one_value(tiny: Workload) -> None:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import dataclasses
 import os
 import sys
+import time
 import types
 from pathlib import Path
 
 import pytest
 import torch
-from jobs import Unreadable, dies, dies_once, named
+from jobs import Unreadable, dies, dies_once, leaves_a_mark, named
 from toys import process, scaled
 
 from spear_gym import workload as catalogue
@@ -102,6 +103,18 @@ def test_a_workload_that_the_user_registered_travels_whole(
     expected = ("not its key", True, workload.reference().synops, workload.fingerprint())
     results = dict(run_tasks(named, [0, 1], context=workload, workers=2))
     assert results == {0: expected, 1: expected}
+
+
+@pytest.mark.slow
+def test_tasks_that_nobody_waits_for_are_not_run(tmp_path: Path) -> None:
+    """Only those that were under way, or next in the workers' queue, when the caller stopped."""
+    running = run_tasks(leaves_a_mark, range(40), context=tmp_path, workers=2)
+    next(running)
+    running.close()
+    time.sleep(1.5)
+    left = len(list(tmp_path.iterdir()))
+    time.sleep(0.5)
+    assert left == len(list(tmp_path.iterdir())) <= 10
 
 
 def test_default_is_every_core_there_is() -> None:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from spear_gym.simulation.differentiable import forward
 from spear_gym.snn.trace import private_copy
-from spear_gym.training import Recipe, train
+from spear_gym.training import Recipe, TrainingDiverged, train
 from spear_gym.workload import Workload
 
 
@@ -70,3 +70,13 @@ def test_products_are_really_computed_in_bfloat16() -> None:
     torch.testing.assert_close(
         F.cross_entropy(mixed, labels), F.cross_entropy(usual, labels), rtol=0.05, atol=0.02
     )
+
+
+def test_weights_that_the_last_batch_spoils(toy: Workload) -> None:
+    """The loss was finite, its gradient was not."""
+    graph = toy.graph.rebind(private_copy(toy.graph.model))
+    weight = graph.model.get_parameter("classifier.weight")
+    weight.register_hook(lambda gradient: gradient * float("nan"))
+    whole = Recipe(epochs=1, batch_size=len(toy.splits.train))
+    with pytest.raises(TrainingDiverged, match=r"NaN or infinite in the last of 1 batches; lower"):
+        train(graph, toy.splits.train, toy.num_steps, whole, seed=0)

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Sequence
 from functools import cache
+from typing import Any
 
 import torch
 from torch import nn
 
 from spear_gym.data import DataSplits, digits
 from spear_gym.evaluation import Evaluation, PrefixMeasure
+from spear_gym.lre import Sample
 from spear_gym.simulation.simulate import Scoring
 from spear_gym.snn.trace import private_copy, trace
 from spear_gym.snn.zoo import ConvSNN
@@ -113,6 +116,36 @@ def made_up(counts: Sequence[int], accuracy: float, synops: float, unpruned: flo
         prefixes=(measured,) * (len(counts) + 1),
         seconds=0.0,
     )
+
+
+def rebuilt(workload: Workload, **changes: Any) -> Workload:
+    """A workload made again, with other settings."""
+    settings = {
+        "model": workload.graph.model,
+        "num_steps": workload.num_steps,
+        "name": workload.name,
+        "finetune": workload.finetune,
+        "scoring": workload.scoring,
+        "calibration_samples": workload.calibration_samples,
+        **workload.splits.named(),
+    }
+    return Workload(**(settings | changes))
+
+
+def sample(scored: float, finetuned: float, layers: Sequence[float] = ()) -> Sample:
+    """A sample that nobody fine-tuned."""
+    return Sample((3, 4), scored, finetuned, accuracy=0.9, seconds=0.1, layers=tuple(layers))
+
+
+def on_line(weight: float, intercept: float, scored: Sequence[float]) -> list[Sample]:
+    """Samples on a line."""
+    return [sample(s, weight * s + intercept) for s in scored]
+
+
+def failed() -> Sample:
+    """A sample whose fine-tune failed."""
+    nan = math.nan
+    return Sample((3, 4), 0.4, nan, nan, 0.0, failed="the training loss became nan")
 
 
 def scaled(context: float, item: int) -> float:

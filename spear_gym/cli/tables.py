@@ -80,6 +80,7 @@ def show_report(
     )
     if not candidate.feasible:
         out.print("[bold yellow]no plan was predicted to keep the target; this is the nearest[/]")
+    _warn_of_poor_fit(judge)
     if not search.updated:
         out.print("[bold yellow]no update within budget: the agent never learned[/]")
     if target_synops is not None:
@@ -87,6 +88,17 @@ def show_report(
     _show_repairs(report)
     outcome = report.outcome(target, target_synops)
     out.print(f"target [{STYLES[outcome]}]{outcome}[/]")
+
+
+def _warn_of_poor_fit(judge: Judge) -> None:
+    from spear_gym.lre import FittedEstimator, estimate_of
+
+    fit = estimate_of(judge.estimator)
+    if isinstance(fit, FittedEstimator) and fit.poor:
+        out.print(
+            f"[bold yellow]the prediction of SynOps fits poorly (R2 {fit.fit.r2:.3f}); bounds on "
+            "it are widened[/]"
+        )
 
 
 def _predictions(report: SearchReport, judge: Judge) -> list[tuple[str, float]]:

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -86,9 +86,9 @@ class BoundedEstimator:
     confidence: float
     widened: bool
     max_prediction: float
-    _leave_one_out: Sequence[SynopsEstimator]
-    _above: Features
-    _used: float
+    _leave_one_out: Sequence[SynopsEstimator] = field(repr=False, compare=False)
+    _above: Features = field(repr=False, compare=False)
+    _used: float = field(repr=False)
 
     def predict(self, scored: float, layers: Sequence[float] = ()) -> float:
         """The bound on the SynOps fraction after fine-tuning, clipped to [0, p_max]."""

@@ -65,7 +65,7 @@ def grafted_network(graph: SpikingGraph, plan: Plan, model: nn.Module) -> nn.Mod
         places = prune_network(graph.rebind(numbered), plan).state_dict()
         tensors = whole.state_dict()
         for name, value in model.state_dict().items():
-            flat = tensors[name].flatten()
+            flat = tensors[name].flatten().clone()
             flat[places[name].long().flatten()] = value.flatten()
             tensors[name].copy_(flat.view(tensors[name].shape))
     return whole

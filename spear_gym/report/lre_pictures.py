@@ -53,6 +53,9 @@ def curves_figure(curves: Mapping[str, Sequence[CurvePoint]]) -> Figure:
                     low, high = [p.low for p in own], [p.high for p in own]
                     axes.fill_between(sizes, low, high, color=color, alpha=0.15, linewidth=0)
         axes.set(xscale="log", title=name, xlabel="samples fitted to")
+        ticks = sorted({point.samples for point in points if point.samples})
+        axes.set_xticks(ticks, [str(tick) for tick in ticks])
+        axes.minorticks_off()
         axes.set_ylim(0, 4 * control.error)
     panels[0].set_ylabel("mean absolute error held out\n(of the unpruned SynOps)")
     handles, labels = panels[0].get_legend_handles_labels()
@@ -83,11 +86,14 @@ def relation_figure(pools: Mapping[str, Sequence[Sample]]) -> Figure:
     return figure
 
 
-def drift_figure(drifts: Mapping[str, Sequence[LayerDrift]]) -> Figure:
+def drift_figure(
+    drifts: Mapping[str, Sequence[LayerDrift]], names: Mapping[str, Sequence[str]]
+) -> Figure:
     """Factor by which each layer's SynOps change, and its spread, one panel per workload.
 
     Args:
         drifts: layers by workload.
+        names: of all connection layers, by workload.
     """
     figure, panels = _panels(len(drifts))
     for axes, (name, layers) in zip(panels, drifts.items(), strict=True):
@@ -101,7 +107,8 @@ def drift_figure(drifts: Mapping[str, Sequence[LayerDrift]]) -> Figure:
             capsize=3,
         )
         axes.axhline(1, color=COLORS["none"], linestyle="--", linewidth=1)
-        axes.set(title=name, xlabel="connection layer", xticks=at)
+        axes.set(title=name, xticks=at)
+        axes.set_xticks(at, [names[name][layer] for layer in at], rotation=30, fontsize=8)
     panels[0].set_ylabel("SynOps after / before\n(mean and spread over plans)")
     return figure
 

@@ -289,6 +289,7 @@ def _why(studies: Sequence[LREStudy]) -> Section:
     columns = ("workload", "plans with SynOps before", *LINE_COLUMNS)
     tables.append(Table(columns, extremes, "The line on parts of the range"))
     pools = {study.workload: study.pool().samples for study in studies}
+    names = {study.workload: study.layers for study in studies}
     return Section(
         "Why it is linear",
         [
@@ -300,7 +301,9 @@ def _why(studies: Sequence[LREStudy]) -> Section:
         tables,
         [
             Picture("relation", relation_figure(pools), "What fine-tuning adds to the SynOps."),
-            Picture("layer-drift", drift_figure(drifts), "Factor of each layer in fine-tuning."),
+            Picture(
+                "layer-drift", drift_figure(drifts, names), "Factor of each layer in fine-tuning."
+            ),
         ],
     )
 

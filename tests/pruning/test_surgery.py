@@ -4,13 +4,25 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
 import snntorch as snn
 import torch
-from networks import GroupNet, LoopNet, ResidualNet, StepNet, TutorialNet, enlivened
+from hypothesis import given
+from hypothesis import strategies as st
+from networks import (
+    FramesNet,
+    GroupNet,
+    LoopNet,
+    OptionNet,
+    ResidualNet,
+    StepNet,
+    TutorialNet,
+    enlivened,
+)
 from reference import SpikeRecorder, in_float64, random_plan, run_plain
 from safetensors.torch import load_file, save_file
 from snntorch import utils
@@ -18,7 +30,7 @@ from torch import Tensor, nn
 
 from spear_gym.pruning.criteria import rank_channels
 from spear_gym.pruning.plan import Plan, PlanError, PlanSpace
-from spear_gym.pruning.surgery import check_surgery, prune_network
+from spear_gym.pruning.surgery import check_surgery, grafted_network, prune_network
 from spear_gym.snn.graph import SpikingGraph
 from spear_gym.snn.trace import trace
 from spear_gym.snn.zoo import cluttered_digits_net, digits_net
@@ -215,6 +227,99 @@ def test_round_trip_through_safetensors(name: str, tmp_path: Path) -> None:
     for layer, fired in spikes.spikes.items():
         assert torch.equal(fired, read.spikes[layer])
     assert not torch.equal(before["lif1"], read.spikes["lif1"])
+
+
+# ------------------------------------------------------------------ grafted back
+
+
+def per_channel(channels: int, dimensions: int) -> snn.Leaky:
+    """A neuron with decays and thresholds of its own for every channel."""
+    shape = (channels, *[1] * dimensions)
+    return snn.Leaky(
+        torch.rand(shape) * 0.5 + 0.3, threshold=torch.rand(shape) + 0.2, init_hidden=True
+    )
+
+
+@cache
+def graph_of(name: str) -> SpikingGraph:
+    torch.manual_seed(0)
+    make, shape = {
+        "step": (StepNet, (4, 1, 16, 16)),
+        "tutorial": (TutorialNet, (4, 1, 10, 10)),
+        "residual": (lambda: ResidualNet(STEPS), (4, 1, 8, 8)),
+        "groups": (GroupNet, (4, 1, 8, 8)),
+        "options": (lambda: OptionNet(per_channel), (4, 1, 8, 8)),
+        "frames": (FramesNet, (3, 4, 2, 8, 8)),
+    }[name]
+    return trace(enlivened(make()), torch.rand(shape), varying=name == "frames")
+
+
+GRAFTED = st.sampled_from(["step", "tutorial", "residual", "groups", "options", "frames"])
+
+
+def trained_elsewhere(model: nn.Module, seed: int) -> nn.Module:
+    """Other weights and statistics in every place; sentinels that no network has."""
+    generator = torch.Generator().manual_seed(seed)
+    for value in model.state_dict().values():
+        if value.is_floating_point():
+            value.copy_(100 + torch.rand(value.shape, generator=generator))
+        else:
+            value.fill_(77)
+    return model
+
+
+@given(GRAFTED, st.integers(0, 1000))
+def test_pruning_a_grafted_network_gives_the_pruned_one_again(name: str, seed: int) -> None:
+    graph = graph_of(name)
+    plan = random_plan(graph, seed)
+    before = {key: value.clone() for key, value in graph.model.state_dict().items()}
+    pruned = trained_elsewhere(prune_network(graph, plan), seed)
+    mine = {key: value.clone() for key, value in pruned.state_dict().items()}
+    whole = grafted_network(graph, plan, pruned)
+    again = prune_network(graph.rebind(whole), plan).state_dict()
+    assert again.keys() == mine.keys() == pruned.state_dict().keys()
+    for key, value in mine.items():
+        assert torch.equal(again[key], value), key
+        assert torch.equal(pruned.state_dict()[key], value), "the pruned network is as it was"
+        # All other places have the unpruned network's values, and no sentinel went astray.
+        own, grafted = before[key], whole.state_dict()[key]
+        assert torch.equal(graph.model.state_dict()[key], own)
+        assert (grafted.shape, grafted.dtype) == (own.shape, own.dtype)
+        if own.is_floating_point():
+            foreign = grafted >= 100
+            assert int(foreign.sum()) == value.numel(), key
+            assert torch.equal(grafted[~foreign], own[~foreign]), key
+
+
+@given(GRAFTED, st.integers(0, 1000))
+def test_grafting_what_was_not_trained_changes_nothing(name: str, seed: int) -> None:
+    graph = graph_of(name)
+    plan = random_plan(graph, seed)
+    whole = grafted_network(graph, plan, prune_network(graph, plan)).state_dict()
+    assert all(torch.equal(whole[key], v) for key, v in graph.model.state_dict().items())
+
+
+def test_a_grafted_network_shares_nothing_and_keeps_its_memory_layout() -> None:
+    graph = trace(enlivened(StepNet()), torch.rand(4, 1, 16, 16))
+    graph = graph.rebind(copy.deepcopy(graph.model).to(memory_format=torch.channels_last))
+    plan = random_plan(graph, 3)
+    pruned = trained_elsewhere(prune_network(graph, plan), 0)
+    whole = grafted_network(graph, plan, pruned)
+    again = prune_network(graph.rebind(whole), plan).state_dict()
+    for key, value in pruned.state_dict().items():
+        assert torch.equal(again[key], value), key
+    with torch.no_grad():
+        for value in whole.state_dict().values():
+            value.zero_()
+    assert graph.model.get_parameter("conv1.weight").any()
+    assert pruned.get_parameter("conv1.weight").any()
+
+
+def test_grafting_under_a_plan_for_another_network() -> None:
+    graph = graph_of("step")
+    pruned = prune_network(graph, random_plan(graph, 0))
+    with pytest.raises(PlanError, match="the plan is for groups"):
+        grafted_network(graph, Plan(("conv1",), (6,), ((0,),)), pruned)
 
 
 # ------------------------------------------------------------------ sizes written into forward

@@ -1,8 +1,7 @@
-"""LRE: least squares against others' least squares, clipping, and fits on disk."""
+"""The line: against others' least squares, clipping, fingerprints, and fits on disk."""
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import math
 from pathlib import Path
@@ -14,37 +13,25 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.linear_model import LinearRegression
 from sklearn.metrics import mean_absolute_error, r2_score
+from toys import on_line, rebuilt, sample
 
-from spear_gym.envs_registry import ENTRIES
-from spear_gym.envs_registry.fits import SHIPPED, shipped_path, stored_lre, user_path
 from spear_gym.evaluation import PlanEvaluator
 from spear_gym.files import write_json
 from spear_gym.lre import (
     LinearEstimator,
     LREError,
     NoEstimator,
-    Sample,
     fit_line,
     load_estimator,
     read_estimator,
 )
-from spear_gym.lre_fit import Progress, Stopping, fit_lre, sample_plan
 from spear_gym.training import Recipe
-from spear_gym.workload import Workload, load_workload, measure
+from spear_gym.workload import Workload
 
 FINGERPRINT = {"workload": "0123456789abcdef", "scoring": "refit", "criterion": "l1"}
-SHIPPED_FITS = sorted(SHIPPED.glob("*.json"))
 
 coefficients = st.tuples(st.floats(-2.0, 2.0), st.floats(-0.5, 0.5))
 fractions = st.lists(st.floats(0.0, 1.2), min_size=3, max_size=30)
-
-
-def sample(scored: float, finetuned: float) -> Sample:
-    return Sample((3, 4), scored, finetuned, accuracy=0.9, seconds=0.1)
-
-
-def on_line(weight: float, intercept: float, scored: list[float]) -> list[Sample]:
-    return [sample(s, weight * s + intercept) for s in scored]
 
 
 @pytest.fixture
@@ -181,19 +168,6 @@ def test_fingerprint_holds_what_a_fit_depends_on(toy: Workload) -> None:
     assert PlanEvaluator(rebuilt(toy)).fingerprint() == base
 
 
-def rebuilt(workload: Workload, **changes: Any) -> Workload:
-    settings = {
-        "model": workload.graph.model,
-        "num_steps": workload.num_steps,
-        "name": workload.name,
-        "finetune": workload.finetune,
-        "scoring": workload.scoring,
-        "calibration_samples": workload.calibration_samples,
-        **workload.splits.named(),
-    }
-    return Workload(**(settings | changes))
-
-
 # Files.
 
 
@@ -259,99 +233,3 @@ def test_missing_entries_are_refused(fit: LinearEstimator, key: str) -> None:
     del data[key]
     with pytest.raises(LREError, match=f"damaged: KeyError.*{key}"):
         read_estimator(data)
-
-
-# Fitting for real.
-
-
-def test_fit_finetunes_with_the_final_recipe(toy: Workload) -> None:
-    evaluator = PlanEvaluator(toy)
-    seen: list[Progress] = []
-    all_four = Stopping(tolerance=0.0, cap=4)
-    found = fit_lre(evaluator, stopping=all_four, held_out=2, seed=3, on_sample=seen.append)
-    assert found.fingerprint == evaluator.fingerprint()
-    assert len(seen) == len(found.samples) == 6
-    assert len({s.counts for s in found.samples}) == 6, "held-out plans are not fitted to"
-    assert (found.fit.samples, found.held_out and found.held_out.samples) == (4, 2)
-    # The samples are what scoring and the final fine-tune give.
-    first = found.samples[0]
-    assert first.scored == evaluator.evaluate(first.counts).synops_fraction
-    tuned = evaluator.finetune(first.counts, seed=3000)
-    unpruned = measure(toy, toy.graph.model, "search").synops
-    assert first.finetuned == measure(toy, tuned.model, "search").synops / unpruned
-    assert first.accuracy == tuned.search.accuracy
-    assert dataclasses.replace(first, seconds=0) == dataclasses.replace(
-        fit_lre(PlanEvaluator(toy), stopping=all_four, seed=3).samples[0], seconds=0
-    )
-
-
-def test_diverging_finetunes_are_left_out(toy: Workload) -> None:
-    evaluator = PlanEvaluator(rebuilt(toy, finetune=Recipe(epochs=3, lr=3e37)))
-    failed = sample_plan(evaluator, ((12, 12), 0))
-    assert "loss became" in failed.failed
-    assert math.isnan(failed.finetuned)
-    with pytest.raises(LREError, match=r"0 samples given \(3 more failed\)"):
-        fit_lre(evaluator, stopping=Stopping(cap=3))
-
-
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [
-        ({"cap": 2}, "samples is 2; .* at least 3"),
-        ({"tolerance": -0.1}, "tolerance is -0.1"),
-        ({"tolerance": math.nan}, "tolerance is nan"),
-        ({"confidence": 0.99}, "samples is 40, .* confidence 0.99 needs 99"),
-        ({"confidence": 1.0}, "confidence is 1; it must lie inside"),
-    ],
-)
-def test_stopping_rules_that_cannot_be(settings: dict[str, float], message: str) -> None:
-    with pytest.raises(LREError, match=message):
-        Stopping(**settings)
-
-
-def test_negative_held_out(toy: Workload) -> None:
-    with pytest.raises(LREError, match="held_out is -1"):
-        fit_lre(PlanEvaluator(toy), held_out=-1)
-
-
-# Where fits lie.
-
-
-def test_users_own_fit_comes_first(
-    toy: Workload, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    monkeypatch.setenv("SPEAR_GYM_HOME", str(tmp_path))
-    evaluator = PlanEvaluator(toy)
-    assert stored_lre(evaluator) is None
-    own = fit_line(on_line(0.9, 0.01, [0.1, 0.5, 0.9]), evaluator.fingerprint())
-    path = user_path(evaluator)
-    assert path.is_relative_to(tmp_path)
-    assert path != user_path(PlanEvaluator(toy, scoring="plain"))
-    write_json(path, own.to_json())
-    assert stored_lre(evaluator) == own
-
-
-@pytest.mark.parametrize("path", SHIPPED_FITS, ids=lambda path: path.stem)
-def test_shipped_fit(path: Path) -> None:
-    name, scoring, criterion = path.stem.rsplit(".", 2)
-    evaluator = PlanEvaluator(load_workload(name), scoring=scoring, criterion=criterion)
-    assert shipped_path(evaluator) == path
-    fit = load_estimator(path)
-    fit.check(evaluator.fingerprint())
-    assert fit.held_out is not None
-    assert fit.held_out.r2 >= 0.97
-    assert fit.held_out.samples >= 10
-    again = fit_line(
-        fit.samples[: fit.fit.samples], fit.fingerprint, fit.samples[fit.fit.samples :]
-    )
-    assert again.held_out is not None
-    assert (again.weight, again.intercept) == pytest.approx((fit.weight, fit.intercept))
-    assert again.held_out.r2 == pytest.approx(fit.held_out.r2)
-    counts = fit.samples[0].counts
-    assert evaluator.evaluate(counts).synops_fraction == pytest.approx(
-        fit.samples[0].scored, rel=1e-4
-    )
-
-
-def test_shipped_fits_are_of_the_catalogue() -> None:
-    assert {path.stem.rsplit(".", 2)[0] for path in SHIPPED_FITS} <= set(ENTRIES)
