@@ -20,6 +20,11 @@ if TYPE_CHECKING:
 ENVIRONMENT = "SpearPrune-v0"
 """The entry that is read from a file of hyperparameters."""
 
+WRAPPERS: list[dict[str, dict[str, float]]] = [
+    {"gymnasium.wrappers.RescaleAction": {"min_action": -1.0, "max_action": 1.0}}
+]
+"""How rl-baselines3-zoo wraps the environment as a search does; written into the files."""
+
 
 @dataclass(frozen=True, slots=True)
 class Algorithm:

@@ -29,8 +29,8 @@ from .base import AgentError, BudgetSpent, SearchSession, check_settings
 OURS = ("policy", "env", "seed", "device", "verbose", "tensorboard_log", "_init_setup_model")
 """Arguments of an algorithm that a search sets itself, ``policy`` excepted."""
 
-ZOO_ONLY = ("n_timesteps", "n_envs", "noise_type", "noise_std")
-"""Entries of rl-baselines3-zoo that are no arguments of the algorithm."""
+ZOO_ONLY = ("n_timesteps", "n_envs", "env_wrapper", "noise_type", "noise_std")
+"""Entries of rl-baselines3-zoo that are no arguments of the algorithm; a search wraps by itself."""
 
 NOISES = {"normal": NormalActionNoise, "ornstein-uhlenbeck": OrnsteinUhlenbeckActionNoise}
 

@@ -18,7 +18,7 @@ import yaml
 from spear_gym.files import write_json, write_text
 from spear_gym.workload import unknown
 
-from .algorithms import ALGORITHMS, ENVIRONMENT
+from .algorithms import ALGORITHMS, ENVIRONMENT, WRAPPERS
 from .base import AgentError, run_search
 from .compare.curves import Anytime
 from .sb3 import named_agent
@@ -261,7 +261,12 @@ def _written(
     done = _done(study)
     best, first = study.best_trial, done[0]
     # rl-baselines3-zoo asks for n_timesteps; here the budget decides.
-    tuned = {"n_timesteps": steps, "policy": ALGORITHMS[name].policy, **best.user_attrs["settings"]}
+    tuned = {
+        "n_timesteps": steps,
+        "policy": ALGORITHMS[name].policy,
+        "env_wrapper": WRAPPERS,
+        **best.user_attrs["settings"],
+    }
     text = yaml.safe_dump({ENVIRONMENT: tuned}, sort_keys=False)
     write_text(folder / f"{name}.yml", text)
     record = {

@@ -43,6 +43,7 @@ PUBLISHED = Table(
     "As reported for SPEAR (Xie et al., arXiv 2507.02945), read from the transcription of a public "
     "replication, not from the paper itself. Other data, networks and budgets: for context only, "
     "not ours and not comparable with the tables above.",
+    prose=True,
 )  # fmt: skip
 
 CELL_COLUMNS = (
@@ -107,8 +108,9 @@ def _summary(analysis: Analysis, comparison: Comparison) -> Section:
     missing = len(settings.cells()) - len(comparison.records)
     warnings = []
     if settings.seeds < FEWEST_SEEDS:
+        runs = "1 seed" if settings.seeds == 1 else f"{settings.seeds} seeds"
         warnings.append(
-            f"Only {settings.seeds} seeds per cell: with fewer than {FEWEST_SEEDS} the intervals "
+            f"Only {runs} per cell: with fewer than {FEWEST_SEEDS} the intervals "
             "say little, and nothing here should be taken for a ranking."
         )
     if missing:
@@ -136,7 +138,8 @@ def _findings(analysis: Analysis) -> list[str]:
         ranked = sorted(figures, key=lambda f: -_point(f.kept_accuracy))
         listing = ", ".join(f"{f.agent} {f.kept_accuracy}" for f in ranked)
         texts.append(f"From the highest to the lowest: {listing}.")
-        texts.append(_against_best(analysis, ranked[0].agent))
+        if analysis.settings.seeds >= FEWEST_SEEDS:
+            texts.append(_against_best(analysis, ranked[0].agent))
     absent = [f.agent for f in found if f is not None and f.kept_accuracy is None]
     if absent:
         texts.append(
@@ -186,19 +189,20 @@ def _improvement_table(analysis: Analysis) -> Table:
 def settings_table(comparison: Comparison) -> Table:
     """What a comparison was asked for, and the versions it ran with."""
     settings = comparison.settings
+    asked = settings.reward_settings
     rows = [
         ("networks", ", ".join(settings.workloads)),
         ("targets (SynOps after fine-tuning, of unpruned)", ", ".join(map(str, settings.targets))),
         ("seeds", ", ".join(map(str, range(settings.seeds)))),
         ("budget (paid evaluations, each)", str(settings.budget)),
-        ("reward", f"{settings.reward} {json.dumps(settings.reward_settings)}"),
+        ("reward", settings.reward + (f" {json.dumps(asked)}" if asked else "")),
         ("scoring", settings.scoring or "the workload's default"),
         ("SynOps prediction", settings.lre),
         ("plans judged by", _judged_by(settings.confidence)),
         ("observation features hidden", ", ".join(settings.hidden_features) or "none"),
         *((f"version of {name}", value) for name, value in comparison.versions.items()),
     ]
-    return Table(("setting", "value"), rows)
+    return Table(("setting", "value"), rows, prose=True)
 
 
 def _judged_by(confidence: float | None) -> str:
@@ -209,7 +213,7 @@ def _settings(comparison: Comparison) -> Section:
     failures = [(cell, problem) for cell, problem in comparison.failures.items()]
     tables = [settings_table(comparison)]
     if failures:
-        tables.append(Table(("cell", "error"), failures, "Cells that failed twice."))
+        tables.append(Table(("cell", "error"), failures, "Cells that failed twice.", prose=True))
     return Section("Settings", tables=tables)
 
 
@@ -225,7 +229,7 @@ def _reading() -> list[str]:
 
 def _figures_table(analysis: Analysis, tasks: Sequence[Task], caption: str = "") -> Table:
     columns = [
-        "agent", "runs", "test accuracy, target kept", "over target", "their test accuracy",
+        "agent", "runs", "test accuracy, target kept", "over target", "test accuracy, over target",
         "test accuracy, all runs", "best score", "best reward", "area",
         "distance from target", *(f"reached {level:.0%}" for level in LEVELS),
         "hypervolume", "seconds a cell", "seconds searching",
@@ -371,7 +375,9 @@ def _budgets(analysis: Analysis) -> Section:
                 "–" if tuning is None else f"{tuning['evaluations']:,} on {tuning['workload']}",
             )
         )
-    texts = sorted({r["charged_for"] for r in analysis.records if r["charged_for"]})
+    charged = sorted(
+        {(r["cell"]["agent"], r["charged_for"]) for r in analysis.records if r["charged_for"]}
+    )
     samples = sorted({(r["cell"]["workload"], r["lre_samples"]) for r in analysis.records})
     lre = ", ".join(f"{count} for {name}" for name, count in samples)
     return Section(
@@ -382,7 +388,7 @@ def _budgets(analysis: Analysis) -> Section:
             "never learned anything within the budget.",
             f"Not charged to any agent: plans fine-tuned to fit the SynOps prediction ({lre}), "
             "which all of them use, and the tuning of settings.",
-            *(f"Charged: {text}." for text in texts),
+            *(f"Charged to {agent}: {text}." for agent, text in charged),
         ],
         [
             Table(

@@ -54,6 +54,8 @@ def curves_figure(
         panels: by title and agent: middle, lower and upper curve, each ``(budget,)``.
         agents: all agents, for their colours.
     """
+    from matplotlib.ticker import MaxNLocator
+
     figure, axes = _grid(len(panels))
     styles = style(agents)
     for ax, (title, curves) in zip(axes, panels.items(), strict=True):
@@ -70,6 +72,7 @@ def curves_figure(
         span = max(tops) - min(lows)
         ax.set_ylim(min(lows) - 0.05 * span - 1e-3, max(tops) + 0.05 * span + 1e-3)
         ax.set_xlabel("evaluations spent")
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
         ax.set_ylabel("best score so far")
     _legend(figure, axes)
     return figure

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import csv
 import io
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from importlib.resources import files
@@ -25,11 +26,13 @@ class Table:
         columns: their heads.
         rows: texts, as many as columns.
         caption: what it shows.
+        prose: its cells are words, which stand on the left and may wrap.
     """
 
     columns: Sequence[str]
     rows: Sequence[Sequence[str]]
     caption: str = ""
+    prose: bool = False
 
 
 @dataclass(frozen=True)
@@ -149,7 +152,9 @@ def html(page: Page, images: dict[str, bytes]) -> str:
 
     template = (files(__package__) / "templates" / "page.html").read_text(encoding="utf-8")
     encoded = {name: base64.b64encode(png).decode() for name, png in images.items()}
-    return Environment(autoescape=True).from_string(template).render(page=page, images=encoded)
+    environment = Environment(autoescape=True)
+    environment.filters["whole"] = _whole
+    return environment.from_string(template).render(page=page, images=encoded)
 
 
 def csv_text(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
@@ -159,6 +164,11 @@ def csv_text(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
     writer.writerow(columns)
     writer.writerows(rows)
     return buffer.getvalue()
+
+
+def _whole(cell: str) -> str:
+    """A cell in which an interval is not broken over lines."""
+    return re.sub(r"\[[^\]]*\]", lambda found: found[0].replace(" ", "\N{NO-BREAK SPACE}"), cell)
 
 
 def _line(cells: Sequence[str]) -> str:

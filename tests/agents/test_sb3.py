@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import random
+from importlib import import_module
 from importlib.resources import files
 from typing import Any
 
+import gymnasium as gym
 import numpy as np
 import pytest
 import stable_baselines3
@@ -13,7 +15,7 @@ import torch
 from stable_baselines3.common.callbacks import BaseCallback
 
 from spear_gym.agents import AGENTS, AgentError, SearchResult, make_agent, run_search
-from spear_gym.agents.algorithms import ALGORITHMS, ENVIRONMENT, hyperparameters
+from spear_gym.agents.algorithms import ALGORITHMS, ENVIRONMENT, WRAPPERS, hyperparameters
 from spear_gym.agents.sb3 import ZOO_ONLY, SB3Agent, named_agent, rescaled
 from spear_gym.evaluation import PlanEvaluator
 from spear_gym.lre import NoEstimator
@@ -148,8 +150,23 @@ def test_tuned_settings_are_read_and_run(tiny: Workload, name: str) -> None:
     assert stored["policy"] == ALGORITHMS[name].policy
     for key, value in stored.items():
         assert not isinstance(value, str) or key in {"policy", "noise_type", "ent_coef"}
-    assert set(stored) & set(ZOO_ONLY) <= {"n_timesteps", "noise_type", "noise_std"}
+    assert set(stored) & set(ZOO_ONLY) <= {"n_timesteps", "env_wrapper", "noise_type", "noise_std"}
     assert search(tiny, agent, budget=4, seed=1).paid == 4
+
+
+@pytest.mark.filterwarnings("ignore:.*precision lowered by casting")
+def test_the_zoo_wraps_the_environment_as_a_search_does(tiny: Workload) -> None:
+    """Read as its `get_wrapper_class` does: dotted names with their arguments."""
+    env: gym.Env = gym.make("SpearPrune-v0", workload=tiny, target=0.4, lre="none")
+    for name in TUNED:
+        wrapped = env
+        for entry in hyperparameters(name)["env_wrapper"]:
+            ((path, arguments),) = entry.items()
+            module, _, attribute = path.rpartition(".")
+            wrapped = getattr(import_module(module), attribute)(wrapped, **arguments)
+        assert hyperparameters(name)["env_wrapper"] == WRAPPERS
+        assert isinstance(wrapped, gym.wrappers.RescaleAction)
+        assert wrapped.action_space == gym.spaces.Box(-1.0, 1.0, (1,), np.float32)
 
 
 def test_damaged_tuned_settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:

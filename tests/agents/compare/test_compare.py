@@ -21,6 +21,7 @@ from spear_gym.agents.compare.run import ARCHIVE, Comparison, compare
 from spear_gym.agents.run_folder import RunError
 from spear_gym.evaluation import PlanEvaluator
 from spear_gym.lre import NoEstimator
+from spear_gym.report.page import Page, Section, Table, html
 from spear_gym.reward import RewardError, TargetAwareReward
 from spear_gym.target import TargetError, make_judge
 from spear_gym.workload import measure
@@ -244,6 +245,7 @@ def test_page_says_what_a_reader_must_know(comparison: Comparison, tmp_path: Pat
     for name in ("report.md", "report.html"):
         text = (tmp_path / name).read_text()
         assert "Only 2 seeds per cell" in text
+        assert "probably beats" not in text, "so few seeds rank nobody"
         assert "Primary endpoint" in text
         assert "not ours and not comparable" in text
         for agent in SETTINGS.agents:
@@ -253,6 +255,17 @@ def test_page_says_what_a_reader_must_know(comparison: Comparison, tmp_path: Pat
     assert "<script" not in html
     lines = (tmp_path / "cells.csv").read_text().splitlines()
     assert len(lines) == 1 + len(comparison.records)
+
+
+def test_page_on_paper_and_on_a_phone() -> None:
+    """Wide tables are set small, words may wrap, and an interval stays on one line."""
+    wide = Table(("agent", *"abcdefgh"), [("random", "0.5 [0.4, 0.6]", *"bcdefgh")])
+    words = Table(("setting", "value"), [("networks", "one, another")], prose=True)
+    text = html(Page("A page", [Section("Tables", tables=[wide, words])]), {})
+    assert '<table class="wide">' in text
+    assert "0.5 [0.4,\N{NO-BREAK SPACE}0.6]" in text
+    assert '<table class="prose">' in text
+    assert "one, another" in text
 
 
 def test_enough_seeds_are_not_warned_about(comparison: Comparison) -> None:
