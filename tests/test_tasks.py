@@ -111,10 +111,8 @@ def test_tasks_that_nobody_waits_for_are_not_run(tmp_path: Path) -> None:
     running = run_tasks(leaves_a_mark, range(40), context=tmp_path, workers=2)
     next(running)
     running.close()
-    time.sleep(1.5)
-    left = len(list(tmp_path.iterdir()))
-    time.sleep(0.5)
-    assert left == len(list(tmp_path.iterdir())) <= 10
+    time.sleep(2.5)  # enough for all of them
+    assert len(list(tmp_path.iterdir())) <= 10
 
 
 def test_default_is_every_core_there_is() -> None:
