@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import json
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -79,7 +80,7 @@ class Quality:
     samples: int
 
 
-class FittedEstimator:
+class FittedEstimator(ABC):
     """What all fits share.
 
     Attributes:
@@ -115,13 +116,13 @@ class FittedEstimator:
         return (min(found), max(found)) if found else None
 
     @property
+    @abstractmethod
     def max_prediction(self) -> float:
         """The largest fraction it predicts."""
-        raise NotImplementedError
 
+    @abstractmethod
     def predict(self, scored: float, layers: Sequence[float] = ()) -> float:
         """SynOps fraction after fine-tuning, see :class:`SynopsEstimator`."""
-        raise NotImplementedError
 
     def check(self, fingerprint: dict[str, str]) -> None:
         """Refuses to be used under another fingerprint.
