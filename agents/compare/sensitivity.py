@@ -78,12 +78,8 @@ def variants(
         raise AgentError(f"agents are {', '.join(base.agents)}; the study varies one agent")
     if not lambdas or len(set(lambdas)) < len(lambdas):
         raise AgentError(f"lambdas are {list(lambdas)}; give each once, and at least one")
-    found = []
-    for weight in lambdas:
-        reward_settings = base.reward_settings | {"lam": weight}
-        make_reward(base.reward, reward_settings)
-        given = replace(base, reward_settings=reward_settings)
-        found.append(Variant(PENALTY, f"{weight:g}", given))
+    base = _with_penalty(base, getattr(make_reward(base.reward, base.reward_settings), "lam", 1.0))
+    found = [Variant(PENALTY, f"{weight:g}", _with_penalty(base, weight)) for weight in lambdas]
     found.append(Variant(OBSERVATION, "all features", base))
     hidden = replace(base, hidden_features=MEASURED)
     found.append(Variant(OBSERVATION, "without measured features", hidden))
@@ -92,6 +88,13 @@ def variants(
         given = base if usual == {scoring} else replace(base, scoring=scoring)
         found.append(Variant(SCORING, scoring, given))
     return found
+
+
+def _with_penalty(base: CompareSettings, weight: float) -> CompareSettings:
+    """With the weight spelt out, so that the default and the same weight by name share cells."""
+    reward_settings = base.reward_settings | {"lam": float(weight)}
+    make_reward(base.reward, reward_settings)
+    return replace(base, reward_settings=reward_settings)
 
 
 def run_study(
