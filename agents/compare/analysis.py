@@ -108,14 +108,12 @@ class Analysis:
         records = self.of(agent, tasks)
         if not records:
             return None
-        kept = [r for r in records if r["kept"]]
         over = [r["test_accuracy"] for r in records if not r["kept"]]
-        complete = {_task(r) for r in kept} == {_task(r) for r in records}
         paid = [int(r["paid"]) for r in records]
         return AgentFigures(
             agent=agent,
             runs=len(records),
-            kept_accuracy=self._iqm(kept, _test_accuracy) if complete else None,
+            kept_accuracy=self.kept_accuracy(agent, tasks),
             violations=violation_interval(len(over), len(records)),
             violators_accuracy=float(np.mean(over)) if over else None,
             accuracy=self._iqm(records, _test_accuracy),
@@ -131,6 +129,17 @@ class Analysis:
             charged=max(int(r["charged"]) for r in records),
             without_update=sum(not r["updated"] for r in records),
         )
+
+    def kept_accuracy(self, agent: str, tasks: Sequence[Task] | None = None) -> Interval | None:
+        """The primary endpoint of an agent on those of some tasks of which a cell finished.
+
+        ``None`` when none did, or when on one of them no run keeps the target.
+        """
+        records = self.of(agent, tasks)
+        kept = [r for r in records if r["kept"]]
+        if not records or {_task(r) for r in kept} != {_task(r) for r in records}:
+            return None
+        return self._iqm(kept, _test_accuracy)
 
     def improvement(self, ours: str, other: str) -> Interval | None:
         """Probability that a run of ``ours`` beats one of ``other`` at the primary endpoint.

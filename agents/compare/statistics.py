@@ -24,6 +24,9 @@ FEWEST_SEEDS = 5
 RESAMPLES = 2000
 CONFIDENCE = 0.95
 
+BLOCK = 64
+"""Marks of a curve that are resampled at once, to bound the memory."""
+
 
 class StatisticsError(ValueError):
     """Scores that nothing can be computed from."""
@@ -69,9 +72,35 @@ def interquartile_mean_interval(
     """
     checked(strata)
     rng = np.random.default_rng(seed)
-    drawn = np.concatenate([_resampled(task, resamples, rng) for task in strata], axis=1)
-    means = stats.trim_mean(drawn, 0.25, axis=1)
+    means = _drawn_means(strata, range(len(strata)), resamples, rng)
     return _percentiles(interquartile_mean(strata), means, confidence)
+
+
+def interquartile_mean_band(
+    curves: Scores, *, seed: int = 0, resamples: int = RESAMPLES, confidence: float = CONFIDENCE
+) -> tuple[Scores, Scores, Scores]:
+    """:func:`interquartile_mean_interval` at every mark of the curves of one task's runs.
+
+    Args:
+        curves: ``(runs, marks)``.
+        seed: of the draws, which are the same at all marks.
+        resamples: number of draws.
+        confidence: of each interval.
+
+    Returns:
+        Middle, lower and upper curve, each ``(marks,)``.
+
+    Raises:
+        StatisticsError: see :func:`checked`.
+    """
+    checked([*curves.T])
+    draws = np.random.default_rng(seed).integers(len(curves), size=(resamples, len(curves)))
+    blocks = [
+        _quantiles(stats.trim_mean(curves[draws, at : at + BLOCK], 0.25, axis=1), confidence)
+        for at in range(0, curves.shape[1], BLOCK)
+    ]
+    low, high = (np.concatenate(part) for part in zip(*blocks, strict=True))
+    return np.asarray(stats.trim_mean(curves, 0.25, axis=0), np.float64), low, high
 
 
 Networks = Sequence[str]
@@ -112,17 +141,18 @@ def interquartile_mean_difference(
     rng = np.random.default_rng(seed)
     distinct = sorted(set(names))
     tasks = {name: [at for at, its in enumerate(names) if its == name] for name in distinct}
+    picks = np.tile(np.arange(len(distinct)), (resamples, 1))
+    if networks is not None:
+        picks = np.sort(rng.integers(len(distinct), size=picks.shape), axis=1)
     drawn = np.empty(resamples)
-    for index in range(resamples):
-        picks = range(len(distinct))
-        if networks is not None:
-            picks = rng.integers(len(distinct), size=len(distinct)).tolist()
-        chosen = [at for pick in picks for at in tasks[distinct[pick]]]
-        means = [
-            stats.trim_mean(np.concatenate([_resampled(s[at], 1, rng)[0] for at in chosen]), 0.25)
-            for s in (ours, others)
-        ]
-        drawn[index] = means[0] - means[1]
+    # Draws of the same networks are computed at once: with few networks there are few of them.
+    kinds, kind_of = np.unique(picks, axis=0, return_inverse=True)
+    for kind, those in enumerate(kinds):
+        at_once = kind_of.ravel() == kind
+        chosen = [at for pick in those for at in tasks[distinct[pick]]]
+        count = int(at_once.sum())
+        ours_mean, others_mean = (_drawn_means(s, chosen, count, rng) for s in (ours, others))
+        drawn[at_once] = ours_mean - others_mean
     return _percentiles(point, drawn, confidence)
 
 
@@ -230,6 +260,14 @@ def violation_interval(violations: int, runs: int, confidence: float = CONFIDENC
 def _resampled(task: Scores, resamples: int, rng: np.random.Generator) -> Scores:
     """``(resamples, runs)`` draws with replacement."""
     return task[rng.integers(len(task), size=(resamples, len(task)))]
+
+
+def _drawn_means(
+    strata: Strata, chosen: Sequence[int], resamples: int, rng: np.random.Generator
+) -> Scores:
+    """Interquartile means of draws from the chosen tasks, ``(resamples,)``."""
+    drawn = np.concatenate([_resampled(strata[at], resamples, rng) for at in chosen], axis=1)
+    return np.asarray(stats.trim_mean(drawn, 0.25, axis=1), np.float64)
 
 
 def _improvement(x: Scores, y: Scores) -> Scores:

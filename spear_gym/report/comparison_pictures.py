@@ -1,9 +1,9 @@
-"""Pictures of a comparison: anytime curves, fronts, plans and performance profiles."""
+"""Pictures of a comparison: intervals, anytime curves, fronts, plans, performance profiles."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Protocol
+from collections.abc import Mapping, Sequence, Sized
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,25 +29,61 @@ class Interval(Protocol):
     def high(self) -> float: ...  # noqa: D102
 
 
-Panel = Mapping[str, Scores]
-"""By agent."""
+Band = tuple[Scores, Scores, Scores]
+"""Middle, lower and upper curve, of the same shape."""
 
 # Okabe and Ito's colours, told apart by colour-blind readers too; then the same, dashed.
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8c564b")
 DASHES = ("-", "--", ":", "-.")
+MARKERS = ("o", "s", "^", "D")
+INK = 0.9
+"""Opacity of all bands of a panel together: those of many agents lie over each other."""
 
 
-def style(agents: Sequence[str]) -> dict[str, tuple[str, str]]:
-    """A colour and a line style for every agent, the same in all pictures."""
-    return {
-        agent: (COLORS[i % len(COLORS)], DASHES[(i // len(COLORS)) % len(DASHES)])
-        for i, agent in enumerate(agents)
-    }
+class Style(NamedTuple):
+    """How an agent is drawn."""
+
+    color: str
+    dash: str
+    marker: str
 
 
-def curves_figure(
-    panels: Mapping[str, Mapping[str, tuple[Scores, Scores, Scores]]], agents: Sequence[str]
+def style(agents: Sequence[str]) -> dict[str, Style]:
+    """A colour, a line style and a marker for every agent, the same in all pictures."""
+    styles = {}
+    for index, agent in enumerate(agents):
+        cycle, color = divmod(index, len(COLORS))
+        cycle %= len(DASHES)
+        styles[agent] = Style(COLORS[color], DASHES[cycle], MARKERS[cycle])
+    return styles
+
+
+def intervals_figure(
+    panels: Mapping[str, Mapping[str, Interval]], agents: Sequence[str], label: str
 ) -> Figure:
+    """A figure of every agent with its interval, one panel per title, agents from above.
+
+    Args:
+        panels: by title and agent; an agent may be missing.
+        agents: all agents, for the order and their colours.
+        label: of the axis.
+    """
+    figure, axes = _grid(len(panels), height=0.9 + 0.22 * len(agents))
+    styles = style(agents)
+    for ax, (title, intervals) in zip(axes, panels.items(), strict=True):
+        for row, agent in enumerate(agents):
+            if (found := intervals.get(agent)) is not None:
+                color = styles[agent].color
+                ax.plot([found.low, found.high], [row, row], color=color, linewidth=2.5, alpha=0.5)
+                ax.plot([found.point], [row], "o", color=color, markersize=5)
+        ax.set_yticks(range(len(agents)), agents, fontsize=8)
+        ax.set_ylim(len(agents) - 0.5, -0.5)
+        ax.set_title(title, fontsize=10)
+        ax.set_xlabel(label, fontsize=9)
+    return figure
+
+
+def curves_figure(panels: Mapping[str, Mapping[str, Band]], agents: Sequence[str]) -> Figure:
     """Anytime curves, one panel per title.
 
     Args:
@@ -61,10 +97,10 @@ def curves_figure(
     for ax, (title, curves) in zip(axes, panels.items(), strict=True):
         tops, lows = [], []
         for agent, (middle, low, high) in curves.items():
-            color, dash = styles[agent]
+            color, dash, _ = styles[agent]
             spent = np.arange(1, len(middle) + 1)
             ax.plot(spent, middle, color=color, linestyle=dash, linewidth=1.6, label=agent)
-            ax.fill_between(spent, low, high, color=color, alpha=0.12, linewidth=0)
+            ax.fill_between(spent, low, high, color=color, alpha=_thin(curves), linewidth=0)
             tops.append(float(high.max()))
             # The beginning, before a plan keeps the target, would flatten all the rest.
             lows.append(float(middle[len(middle) // 10 :].min()))
@@ -91,13 +127,16 @@ def fronts_figure(
     styles = style(agents)
     for ax, (title, runs) in zip(axes, panels.items(), strict=True):
         for agent, points in runs.items():
-            color, _ = styles[agent]
+            color, _, marker = styles[agent]
             for kept in (True, False):
                 some = [(f, a) for f, a, k in points if k is kept]
                 face = color if kept else "none"
                 x, y = zip(*some, strict=True) if some else ((), ())
                 label = agent if kept else None
-                ax.scatter(x, y, s=22, facecolors=face, edgecolors=color, alpha=0.8, label=label)
+                ax.scatter(
+                    x, y, 22, marker=marker, facecolors=face, edgecolors=color, alpha=0.8,
+                    label=label,
+                )  # fmt: skip
         ax.set_title(title, fontsize=10)
         ax.set_xlabel("SynOps after fine-tuning, of unpruned (test)")
         ax.set_ylabel("accuracy (test)")
@@ -132,12 +171,15 @@ def plans_figure(shares: Mapping[str, Scores], layers: Sequence[str], title: str
     return figure
 
 
-def profiles_figure(profiles: Panel, thresholds: Scores) -> Figure:
+def profiles_figure(profiles: Mapping[str, Band], thresholds: Scores) -> Figure:
     """Share of runs above an accuracy, by agent, each ``(thresholds,)``."""
     figure, (ax, *_) = _grid(1)
     styles = style(list(profiles))
-    for agent, shares in profiles.items():
-        color, dash = styles[agent]
+    for agent, (shares, low, high) in profiles.items():
+        color, dash, _ = styles[agent]
+        ax.fill_between(
+            thresholds, low, high, step="pre", color=color, alpha=_thin(profiles), linewidth=0
+        )
         ax.step(thresholds, shares, color=color, linestyle=dash, linewidth=1.6, label=agent)
     ax.set_xlabel("accuracy after fine-tuning (test), runs over target left out")
     ax.set_ylabel("share of runs above")
@@ -172,12 +214,17 @@ def sensitivity_figure(
     return figure
 
 
-def _grid(panels: int) -> tuple[Figure, list[Axes]]:
+def _thin(bands: Sized) -> float:
+    """Opacity of one of several bands."""
+    return min(0.12, INK / (2 + len(bands)))
+
+
+def _grid(panels: int, height: float = 3.4) -> tuple[Figure, list[Axes]]:
     from matplotlib.figure import Figure
 
     columns = min(2, panels)
     rows = -(-panels // columns)
-    figure = Figure(figsize=(4.6 * columns + 0.6, 3.4 * rows + 0.8), layout="constrained")
+    figure = Figure(figsize=(4.6 * columns + 0.6, height * rows + 0.8), layout="constrained")
     axes = np.asarray(figure.subplots(rows, columns, squeeze=False)).ravel().tolist()
     for ax in axes[panels:]:
         ax.set_visible(False)

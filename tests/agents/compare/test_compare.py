@@ -257,6 +257,32 @@ def test_page_says_what_a_reader_must_know(comparison: Comparison, tmp_path: Pat
     assert len(lines) == 1 + len(comparison.records)
 
 
+def test_primary_endpoint_is_drawn_by_data_set_and_target(comparison: Comparison) -> None:
+    """One mark per agent that kept the target; nothing is drawn for one that never did."""
+    silent = SETTINGS.agents[0]
+    records = tuple(
+        record | {"kept": record["cell"]["agent"] != silent} for record in comparison.records
+    )
+    found = replace(comparison, records=records)
+    (picture,) = page_of(found).sections[0].pictures
+    analysis = Analysis(found)
+    axes = [ax for ax in picture.figure.axes if ax.get_visible()]
+    targets = sorted(SETTINGS.targets, reverse=True)
+    assert [ax.get_title() for ax in axes] == [f"tiny, target {target:g}" for target in targets]
+    for ax, target in zip(axes, targets, strict=True):
+        assert [text.get_text() for text in ax.get_yticklabels()] == analysis.agents
+        spans, marks = ax.lines[::2], ax.lines[1::2]
+        others = [agent for agent in analysis.agents if agent != silent]
+        for agent, span, mark in zip(others, spans, marks, strict=True):
+            expected = analysis.kept_accuracy(agent, [("tiny", target)])
+            assert expected is not None
+            assert list(span.get_xdata()) == [expected.low, expected.high]
+            assert (mark.get_xdata()[0], mark.get_ydata()[0]) == (
+                expected.point,
+                analysis.agents.index(agent),
+            )
+
+
 def test_page_on_paper_and_on_a_phone() -> None:
     """Wide tables are set small, words may wrap, and an interval stays on one line."""
     wide = Table(("agent", *"abcdefgh"), [("random", "0.5 [0.4, 0.6]", *"bcdefgh")])

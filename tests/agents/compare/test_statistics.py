@@ -16,6 +16,7 @@ from spear_gym.agents.compare.curves import Anytime, hypervolume
 from spear_gym.agents.compare.statistics import (
     StatisticsError,
     interquartile_mean,
+    interquartile_mean_band,
     interquartile_mean_difference,
     interquartile_mean_interval,
     performance_profile,
@@ -186,6 +187,16 @@ def test_bands_and_seeds() -> None:
     assert interquartile_mean_interval(scores, seed=2) != first
     alone = interquartile_mean_interval([np.array([0.3])])
     assert (alone.low, alone.point, alone.high) == (0.3, 0.3, 0.3)
+
+
+def test_band_is_the_interval_at_every_mark() -> None:
+    curves = np.random.default_rng(6).normal(size=(7, 150))
+    bands = interquartile_mean_band(curves, seed=3, resamples=100)
+    for at, found in enumerate(zip(*bands, strict=True)):
+        one = interquartile_mean_interval([curves[:, at]], seed=3, resamples=100)
+        assert found == (one.point, one.low, one.high)
+    with pytest.raises(StatisticsError, match="no task"):
+        interquartile_mean_band(np.empty((3, 0)))
 
 
 def test_violation_interval() -> None:
