@@ -1,6 +1,7 @@
 """The package list, the links and the ban on bare names, checked against the disk."""
 
 import importlib
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -93,6 +94,16 @@ def test_ruff_accepts_the_installed_names(tmp_path):
     text = '"""A module."""\n\nimport spear_gym.agents\nfrom spear_gym.envs_registry import x\n'
     source.write_text(text + "\n__all__ = ['spear_gym', 'x']\n", encoding="utf-8")
     assert "TID251" not in ruff(source).stdout
+
+
+def test_ruff_does_not_judge_the_name_of_the_clone(tmp_path):
+    clone = tmp_path / "spear-gym"
+    for name in ("agents", "envs_registry"):
+        shutil.copytree(ROOT / name, clone / name, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "pyproject.toml", clone)
+    command = [sys.executable, "-m", "ruff", "check", "--no-cache", "."]
+    found = subprocess.run(command, cwd=clone, capture_output=True, text=True, check=False)
+    assert found.returncode == 0, found.stdout
 
 
 def test_license_is_the_full_text():
