@@ -8,27 +8,23 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from spear_gym.agents.algorithms import tuning_record
 from spear_gym.files import write_text
-from spear_gym.report.comparison_pictures import (
-    curves_figure,
-    fronts_figure,
-    intervals_figure,
-    plans_figure,
-    profiles_figure,
-)
-from spear_gym.report.page import Page, Picture, Section, Table, csv_text, write_page
+from spear_gym.report.page import Page, Section, Table, csv_text, write_page
 
 from .analysis import LEVELS, AgentFigures, Analysis, Task
+from .pictures import (
+    curves_picture,
+    endpoints_picture,
+    fronts_picture,
+    plan_pictures,
+    profiles_picture,
+    task_title,
+)
 from .run import Comparison
 from .statistics import (
     FEWEST_SEEDS,
     Interval,
-    interquartile_mean_band,
-    performance_profile,
-    performance_profile_band,
 )
 
 PUBLISHED = Table(
@@ -89,15 +85,15 @@ def page_of(comparison: Comparison) -> Page:
             for name, tasks in data_sets.items()
         ]
     if len(analysis.tasks) > 1:
-        tables = [_figures_table(analysis, [task], _title(task)) for task in analysis.tasks]
+        tables = [_figures_table(analysis, [task], task_title(task)) for task in analysis.tasks]
         sections.append(Section("Task by task", tables=tables))
     sections += [
-        Section("How the searches went", pictures=[_curves(analysis)]),
+        Section("How the searches went", pictures=[curves_picture(analysis)]),
         Section(
             "After fine-tuning",
-            pictures=[_fronts(analysis), _profiles(analysis)],
+            pictures=[fronts_picture(analysis), profiles_picture(analysis)],
         ),
-        Section("The plans that were chosen", pictures=_plans(analysis)),
+        Section("The plans that were chosen", pictures=plan_pictures(analysis)),
         _budgets(analysis),
         Section("Published numbers", tables=[PUBLISHED]),
     ]
@@ -124,7 +120,7 @@ def _summary(analysis: Analysis, comparison: Comparison) -> Section:
         "Summary",
         _findings(analysis),
         (_improvement_table(analysis),),
-        (_endpoints(analysis),),
+        (endpoints_picture(analysis),),
         warning=" ".join(warnings),
     )
 
@@ -171,25 +167,6 @@ def _against_best(analysis: Analysis, best: str) -> str:
         parts.append(f"Between {best} and {', '.join(open_)} no difference is shown.")
     parts.append("The intervals are not corrected for the number of comparisons.")
     return " ".join(parts)
-
-
-def _endpoints(analysis: Analysis) -> Picture:
-    panels: dict[str, dict[str, Interval]] = {}
-    for name, tasks in analysis.data_sets().items():
-        for target in sorted({task[1] for task in tasks}, reverse=True):
-            some = [task for task in tasks if task[1] == target]
-            networks = "" if len(some) == 1 else f", {len(some)} networks"
-            found = {agent: analysis.kept_accuracy(agent, some) for agent in analysis.agents}
-            panels[f"{name}{networks}, target {target:g}"] = {
-                agent: interval for agent, interval in found.items() if interval is not None
-            }
-    return Picture(
-        "endpoints",
-        intervals_figure(panels, analysis.agents, "accuracy after fine-tuning (test), target kept"),
-        "The primary endpoint by data set and target: interquartile mean over runs that keep the "
-        "target, with its 95 % bootstrap interval, which is too narrow where few runs kept it. No "
-        "mark: on one of the networks none did.",
-    )
 
 
 def _improvement_table(analysis: Analysis) -> Table:
@@ -306,75 +283,6 @@ def _figures_row(f: AgentFigures) -> list[str]:
     ]
 
 
-def _curves(analysis: Analysis) -> Picture:
-    panels = {}
-    for task in analysis.tasks:
-        curves = {}
-        for agent in analysis.agents:
-            if analysis.of(agent, [task]):
-                heights = analysis.curves(agent, [task])
-                curves[agent] = interquartile_mean_band(heights, resamples=500)
-        panels[_title(task)] = curves
-    return Picture(
-        "curves",
-        curves_figure(panels, analysis.agents),
-        "Best score of a plan predicted to keep the target, against spent evaluations: "
-        "interquartile mean over seeds and its 95 % bootstrap band.",
-    )
-
-
-def _fronts(analysis: Analysis) -> Picture:
-    panels: dict[str, dict[str, list[tuple[float, float, bool]]]] = {}
-    for workload in analysis.settings.workloads:
-        tasks = [task for task in analysis.tasks if task[0] == workload]
-        if tasks:
-            panels[workload] = {
-                agent: [
-                    (r["test_fraction"], r["test_accuracy"], bool(r["kept"]))
-                    for r in analysis.of(agent, tasks)
-                ]
-                for agent in analysis.agents
-            }
-    return Picture(
-        "fronts",
-        fronts_figure(panels, analysis.agents),
-        "Accuracy against SynOps on the test split after fine-tuning, one point per run; hollow "
-        "where the target is broken.",
-    )
-
-
-def _profiles(analysis: Analysis) -> Picture:
-    scores = [value for a in analysis.agents for task in analysis.profile(a) for value in task]
-    kept = [value for value in scores if value >= 0] or [0.0]
-    thresholds = np.linspace(min(kept) - 0.01, max(kept), 200)
-    profiles = {}
-    for agent in analysis.agents:
-        scores_of = analysis.profile(agent)
-        band = performance_profile_band(scores_of, thresholds)
-        profiles[agent] = (performance_profile(scores_of, thresholds), *band)
-    return Picture(
-        "profiles",
-        profiles_figure(profiles, thresholds),
-        "Performance profiles: share of an agent's runs, over all tasks, that keep the target with "
-        "more than this accuracy, and its 95 % bootstrap band.",
-    )
-
-
-def _plans(analysis: Analysis) -> list[Picture]:
-    pictures = []
-    for number, task in enumerate(analysis.tasks):
-        shares, layers = {}, []
-        for agent in analysis.agents:
-            records = analysis.of(agent, [task])
-            if records:
-                layers = records[0]["groups"]
-                plans = np.asarray([r["plan"] for r in records], np.float64)
-                shares[agent] = plans.mean(0) / np.asarray(records[0]["channels"])
-        title = f"{_title(task)}: channels kept, mean over seeds"
-        pictures.append(Picture(f"plans-{number}", plans_figure(shares, layers, title), title))
-    return pictures
-
-
 def _budgets(analysis: Analysis) -> Section:
     rows = []
     for agent in analysis.agents:
@@ -425,10 +333,6 @@ def _cell_row(record: dict[str, Any]) -> list[object]:
     cell = record["cell"]
     values = cell | record | {"plan": "-".join(map(str, record["plan"]))}
     return [values[name] for name in CELL_COLUMNS]
-
-
-def _title(task: Task) -> str:
-    return f"{task[0]}, target {task[1]:g}"
 
 
 def _short(interval: Interval) -> str:

@@ -78,7 +78,8 @@ def variants(
         raise AgentError(f"agents are {', '.join(base.agents)}; the study varies one agent")
     if not lambdas or len(set(lambdas)) < len(lambdas):
         raise AgentError(f"lambdas are {list(lambdas)}; give each once, and at least one")
-    base = _with_penalty(base, getattr(make_reward(base.reward, base.reward_settings), "lam", 1.0))
+    shape = make_reward(base.reward, base.reward_settings)
+    base = _with_penalty(base, getattr(shape, "lam", 1.0))  # refused where there is no such weight
     found = [Variant(PENALTY, f"{weight:g}", _with_penalty(base, weight)) for weight in lambdas]
     found.append(Variant(OBSERVATION, "all features", base))
     hidden = replace(base, hidden_features=MEASURED)
