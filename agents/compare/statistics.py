@@ -3,7 +3,8 @@
 Agarwal, Schwarzer, Castro, Courville, Bellemare: Deep Reinforcement Learning at the Edge of the
 Statistical Precipice, NeurIPS 2021. Computed with NumPy and SciPy, since rliable does not import
 beside current pandas. Scores come as *strata*: one array of runs per task (a network and a
-target), not all of the same length, for a run may have failed.
+target). They need not be of the same length, for a run may have failed or may not count; then
+each task weighs the same all the same, where rliable wants as many runs of each.
 """
 
 from __future__ import annotations
@@ -45,14 +46,18 @@ class Interval:
 
 
 def interquartile_mean(strata: Strata) -> float:
-    """Mean of the middle half of all runs of all tasks.
+    """Mean of the middle half of all runs of all tasks, each task weighing the same.
 
-    rliable's ``aggregate_iqm``: ``scipy.stats.trim_mean(scores, 0.25)`` over everything at once.
+    With as many runs of each task this is rliable's ``aggregate_iqm``:
+    ``scipy.stats.trim_mean(scores, 0.25)`` over everything at once. With fewer runs of some, their
+    runs weigh more: an agent that seldom keeps a hard target would else be credited with the easy
+    ones.
 
     Raises:
         StatisticsError: see :func:`checked`.
     """
-    return float(stats.trim_mean(np.concatenate(checked(strata)), 0.25))
+    lengths = [len(task) for task in checked(strata)]
+    return float(_middle_means(np.concatenate(strata)[None], lengths)[0])
 
 
 def interquartile_mean_interval(
@@ -267,7 +272,21 @@ def _drawn_means(
 ) -> Scores:
     """Interquartile means of draws from the chosen tasks, ``(resamples,)``."""
     drawn = np.concatenate([_resampled(strata[at], resamples, rng) for at in chosen], axis=1)
-    return np.asarray(stats.trim_mean(drawn, 0.25, axis=1), np.float64)
+    return _middle_means(drawn, [len(strata[at]) for at in chosen])
+
+
+def _middle_means(rows: Scores, lengths: Sequence[int]) -> Scores:
+    """:func:`interquartile_mean` of each row ``(draws, runs)``, tasks of these lengths in turn."""
+    if len(set(lengths)) == 1:
+        return np.asarray(stats.trim_mean(rows, 0.25, axis=1), np.float64)
+    runs = rows.shape[1]
+    weights = np.repeat([1 / (len(lengths) * length) for length in lengths], lengths)
+    order = np.argsort(rows, axis=1)
+    below = np.cumsum(weights[order], axis=1)
+    # As much is cut off each end as trim_mean would cut from this many runs.
+    cut = int(0.25 * runs) / runs
+    inside = np.diff(np.clip(below, cut, 1 - cut), axis=1, prepend=cut)
+    return np.asarray((inside * np.take_along_axis(rows, order, axis=1)).sum(1) / inside.sum(1))
 
 
 def _improvement(x: Scores, y: Scores) -> Scores:

@@ -36,10 +36,28 @@ def arrays(scores: list[list[float]]) -> list[np.ndarray]:
 
 @given(tasks)
 def test_interquartile_mean(scores: list[list[float]]) -> None:
-    everything = sorted(itertools.chain(*scores))
-    cut = len(everything) // 4
+    """Every run copied until each task has as many, and whole copies are cut off."""
+    runs = sum(map(len, scores))
+    copies = runs * math.lcm(*map(len, scores))
+    everything = sorted(
+        score for task in scores for score in task for _ in range(copies // len(task))
+    )
+    cut = runs // 4 * len(everything) // runs
     middle = everything[cut : len(everything) - cut]
-    assert interquartile_mean(arrays(scores)) == pytest.approx(sum(middle) / len(middle))
+    assert interquartile_mean(arrays(scores)) == pytest.approx(plain.fmean(middle))
+
+
+def test_interquartile_mean_of_equal_tasks_is_scipys() -> None:
+    scores = np.random.default_rng(0).normal(size=(3, 7))
+    assert interquartile_mean([*scores]) == stats.trim_mean(scores.ravel(), 0.25)
+
+
+def test_seldom_kept_tasks_weigh_as_much_as_the_others() -> None:
+    """One run on the hard task, ten on the easy one: the mean lies half way between them."""
+    easy, hard = np.full(10, 0.8), np.full(1, 0.6)
+    assert interquartile_mean([easy, hard]) == pytest.approx(0.7)
+    found = interquartile_mean_difference([easy, hard], [easy, np.full(10, 0.6)])
+    assert (found.point, found.low, found.high) == pytest.approx((0.0, 0.0, 0.0))
 
 
 @given(tasks, st.data())
