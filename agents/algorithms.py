@@ -99,7 +99,7 @@ def tuning_record(agent: str) -> dict[str, Any] | None:
         AgentError: when the record is damaged.
     """
     path = files(__package__) / "hyperparameters" / f"{agent}.tuning.json"
-    if agent not in ALGORITHMS or not path.is_file():
+    if agent not in (*ALGORITHMS, "spear-ddpg") or not path.is_file():
         return None
     try:
         found: dict[str, Any] = dict(json.loads(path.read_text(encoding="utf-8")))

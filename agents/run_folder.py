@@ -70,8 +70,8 @@ class SearchSettings:
         threads: torch threads.
     """
 
-    workload: str = "digits"
-    agent: str = "spear-ddpg"
+    workload: str
+    agent: str
     agent_settings: dict[str, Any] = field(default_factory=dict)
     target: float | None = DEFAULT_TARGET
     target_synops: float | None = None

@@ -15,6 +15,7 @@ NAMES = (
     "01_quickstart",
     "02_your_own_agent",
     "03_comparing_rl_algorithms",
+    "04_rl_versus_evolution",
     "05_how_sure_is_the_prediction",
 )
 

@@ -300,7 +300,7 @@ def _budgets(analysis: Analysis) -> Section:
                 str(sum(r["episodes"] for r in records)),
                 str(sum(r["simulator_runs"] for r in records)),
                 str(figures.without_update),
-                "–" if tuning is None else f"{tuning['evaluations']:,} on {tuning['workload']}",
+                "–" if tuning is None else _tuned(tuning),
             )
         )
     charged = sorted(
@@ -328,6 +328,11 @@ def _budgets(analysis: Analysis) -> Section:
             )
         ],
     )  # fmt: skip
+
+
+def _tuned(record: dict[str, Any]) -> str:
+    beside = f", and {record['beside']}" if "beside" in record else ""
+    return f"{record['evaluations']:,} on {record['workload']}{beside}"
 
 
 def _cell_row(record: dict[str, Any]) -> list[object]:

@@ -40,6 +40,9 @@ if TYPE_CHECKING:
     from spear_gym.agents.run_folder import SearchReport, SearchSettings
     from spear_gym.target import Candidate, Judge
 
+DEFAULT_AGENT = "evolution"
+"""Chosen by the rule of the ablation's protocol (`notebooks/results/PROTOCOL.md`)."""
+
 BROKEN = 3
 """Exit status when a network that is handed over breaks its target."""
 
@@ -49,7 +52,7 @@ def search(
     workload: WorkloadOption = "digits",
     agent: Annotated[
         str, typer.Option(help="By name (`spear agents` lists them), or module:attribute.")
-    ] = "spear-ddpg",
+    ] = DEFAULT_AGENT,
     agent_setting: Annotated[
         list[str] | None, typer.Option(help="Setting of the agent, e.g. gamma=1; repeatable.")
     ] = None,

@@ -15,7 +15,13 @@ import torch
 from stable_baselines3.common.callbacks import BaseCallback
 
 from spear_gym.agents import AGENTS, AgentError, SearchResult, make_agent, run_search
-from spear_gym.agents.algorithms import ALGORITHMS, ENVIRONMENT, WRAPPERS, hyperparameters
+from spear_gym.agents.algorithms import (
+    ALGORITHMS,
+    ENVIRONMENT,
+    WRAPPERS,
+    hyperparameters,
+    tuning_record,
+)
 from spear_gym.agents.sb3 import ZOO_ONLY, SB3Agent, named_agent, rescaled
 from spear_gym.evaluation import PlanEvaluator
 from spear_gym.lre import NoEstimator
@@ -183,7 +189,16 @@ def test_damaged_tuned_settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) 
     assert hyperparameters("ddpg") == {"policy_kwargs": "print(1)"}
 
 
+def test_tuning_by_hand_is_on_record_too() -> None:
+    record = tuning_record("spear-ddpg")
+    assert record is not None
+    assert record["evaluations"] > 20_000
+    assert tuning_record("evolution") is None
+    assert tuning_record("../agents/hyperparameters/ddpg") is None
+
+
 def test_folder_of_settings_holds_nothing_else() -> None:
     folder = files("spear_gym.agents") / "hyperparameters"
     known = {f"{name}{end}" for name in ALGORITHMS for end in (".yml", ".tuning.json")}
+    known.add("spear-ddpg.tuning.json")  # set by hand, so that its settings stand in its class
     assert {path.name for path in folder.iterdir()} <= known
