@@ -65,7 +65,7 @@ def threshold(scores: Sequence[Tensor], space: PlanSpace) -> Callable[[float], n
         lowest first, ties to the earlier group.
     """
     reach = [
-        np.sort(group.numpy())[: len(group) - fewest]
+        np.sort(group.cpu().numpy())[: len(group) - fewest]
         for group, fewest in zip(scores, space.smallest_counts(), strict=True)
     ]
     owners = np.repeat(np.arange(len(space)), [len(group) for group in reach])

@@ -149,7 +149,7 @@ class Gates:
     def _trained(self, session: SearchSession, batches: int, seed: int) -> dict[int, Tensor]:
         """Logits by channel space after training, in the order of the groups."""
         settings, evaluator = self.settings, session.evaluator
-        data = evaluator.workload.splits.train
+        data, device = evaluator.workload.splits.train, evaluator.workload.device
         network = _frozen(session)
         batchwise = evaluator.scoring != "plain"
         logits = {
@@ -164,10 +164,10 @@ class Gates:
             for index in sample_batches(len(data), settings.batch_size, batches, generator):
                 readout, synops = network.forward(
                     data.inputs[index],
-                    {space: drawn(value, generator) for space, value in logits.items()},
+                    {space: drawn(v, generator).to(device) for space, v in logits.items()},
                     training=batchwise,
                     bn_time="pooled",
-                    counted={space: torch.sigmoid(value) for space, value in logits.items()},
+                    counted={space: torch.sigmoid(v).to(device) for space, v in logits.items()},
                 )
                 fraction = synops / evaluator.reference.synops
                 over = predicted(session.judge.estimator, fraction) / session.judge.target - 1

@@ -288,7 +288,26 @@ class SpearPruneEnv(gym.Env[Observation, Action], EzPickle):
 
     # ---------------------------------------------------------------- steps
 
+    def decided(self, action: Action) -> tuple[int, ...]:
+        """Channels kept by the groups decided so far once an action is applied, which it is not.
+
+        Raises:
+            ActionError: as :meth:`step` does.
+        """
+        return (*self._counts, self._count(action)[0])
+
     def _apply(self, action: Action) -> dict[str, Any]:
+        index = len(self._counts)
+        count, self._ratio = self._count(action)
+        self._counts = (*self._counts, count)
+        return {
+            "group": self.evaluator.space.groups[index].name,
+            "applied_action": np.array([self._ratio], dtype=np.float32),
+            "channels_kept": count,
+        }
+
+    def _count(self, action: Action) -> tuple[int, float]:
+        """Channels that the group at hand keeps, and the ratio that says so."""
         space = self.evaluator.space
         index = len(self._counts)
         if self._ended or index >= len(space):
@@ -300,13 +319,8 @@ class SpearPruneEnv(gym.Env[Observation, Action], EzPickle):
             raise ActionError(
                 f"action is {values[0]}; it must be a number in [0, {space.max_ratio}]"
             )
-        self._ratio = float(np.clip(values[0], np.float32(0.0), np.float32(space.max_ratio)))
-        self._counts = (*self._counts, space.count(index, self._ratio))
-        return {
-            "group": space.groups[index].name,
-            "applied_action": np.array([self._ratio], dtype=np.float32),
-            "channels_kept": self._counts[-1],
-        }
+        ratio = float(np.clip(values[0], np.float32(0.0), np.float32(space.max_ratio)))
+        return space.count(index, ratio), ratio
 
     def _observe(self) -> Observation:
         measured = self.evaluator.prefix(self._counts)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any
@@ -192,6 +192,7 @@ class PlanEvaluator:
         self._prefixes: dict[Counts, PrefixMeasure] = {}
         self._walks: OrderedDict[Counts, Walk] = OrderedDict()
         self._walk_bytes = 0
+        self._ended: dict[Counts, Walk] = {}
 
     @property
     def graph(self) -> SpikingGraph:
@@ -294,6 +295,42 @@ class PlanEvaluator:
         self.known[key] = evaluation
         return evaluation
 
+    def prepare(self, keys: Iterable[Counts]) -> None:
+        """Computes what several plans' next decisions need as one operation per layer.
+
+        Afterwards :meth:`prefix` and :meth:`evaluate` answer from memory. Prefixes whose own
+        prefix is not in memory are left to them, and so is everything if memory runs out.
+
+        Args:
+            keys: channels kept by the groups decided so far, as many of them in each.
+        """
+        self._ended.clear()
+        done = (self._walks, self.known)
+        new = [
+            key
+            for key in dict.fromkeys(keys)
+            if key and key[:-1] in self._walks and not any(key in memory for memory in done)
+        ]
+        if len(new) < 2:
+            return
+        last = len(new[0]) - 1
+        before = [self._walks[key[:-1]] for key in new]
+        kept = [self.space.kept(last, key[-1]) for key in new]
+        try:
+            walks = self.simulator.advance_side_by_side(before, kept)
+        except (MemoryError, RuntimeError) as error:
+            if not _is_of_a_plan(error):
+                raise
+            self.simulator.statistics[
+                "side by side: given up, memory ran out or a plan failed"
+            ] += 1
+            return
+        self._simulated += len(new)
+        for key, walk in zip(new, walks, strict=True):
+            self._keep(key, walk)
+            if len(key) == len(self.space):
+                self._ended[key] = walk
+
     def remember(self, evaluation: Evaluation) -> None:
         """Takes over an evaluation that was paid for earlier."""
         self.known[evaluation.counts] = evaluation
@@ -302,6 +339,8 @@ class PlanEvaluator:
 
     def _walk(self, key: Counts) -> Walk:
         """The walk with the groups of ``key`` decided, from the longest prefix in memory."""
+        if key in self._ended:
+            return self._ended.pop(key)
         length = next((n for n in range(len(key), -1, -1) if key[:n] in self._walks), -1)
         try:
             if length < 0:
@@ -316,11 +355,7 @@ class PlanEvaluator:
                 self._simulated += 1
                 self._keep(key[: index + 1], walk)
         except (MemoryError, RuntimeError) as error:
-            # Out of memory, or no solution of the refit; a defect of ours must not pass as a bad
-            # plan. Torch's own classes for these are not public.
-            words = ("memory", "linalg")
-            known = isinstance(error, MemoryError) or any(w in str(error).lower() for w in words)
-            if not known:
+            if not _is_of_a_plan(error):
                 raise
             raise EvaluationFailed(f"plan {key}: {error}") from error
         return walk
@@ -391,6 +426,12 @@ class PlanEvaluator:
         figures = measure(workload, model, "search")
         ways = dict(training_ways(graph, workload.splits.train.inputs))
         return Finetuned(self.space.plan(tuple(counts)), model, figures, seconds, ways)
+
+
+def _is_of_a_plan(error: Exception) -> bool:
+    """Whether memory ran out or the refit has no solution; a defect of ours is not a bad plan."""
+    words = ("memory", "linalg")  # Torch's own classes for these are not public.
+    return isinstance(error, MemoryError) or any(word in str(error).lower() for word in words)
 
 
 def _rankings(workload: Workload, criterion: str) -> tuple[tuple[int, ...], ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal
 
@@ -121,13 +122,12 @@ def train(
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, _schedule(total, recipe.warmup))
     generator = torch.Generator().manual_seed(seed)
     graph.model.train()
-    mixed = recipe.precision == "bfloat16"
     done = 0
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         for index in sample_batches(len(split), recipe.batch_size, total, generator):
             inputs = shifted(split.inputs[index], recipe.shift, generator)
-            with torch.autocast(inputs.device.type, torch.bfloat16, enabled=mixed):
+            with _products_in(recipe.precision, inputs.device.type):
                 readout = forward(graph, inputs, num_steps, training=True, bn_time=recipe.bn_time)
             loss = F.cross_entropy(readout, split.labels[index])
             if penalty is not None:
@@ -154,6 +154,10 @@ def train(
             f"weights became NaN or infinite in the last of {total} batches; lower the learning "
             f"rate (now {recipe.lr:g})"
         )
+
+
+def _products_in(precision: Precision, device: str) -> AbstractContextManager[Any]:
+    return nullcontext() if precision == "float32" else torch.autocast(device, torch.bfloat16)
 
 
 def batches_in(samples: int, batch_size: int, epochs: int) -> int:

@@ -22,7 +22,7 @@ from spear_gym.simulation.simulate import SCORINGS, Scoring, Simulator, accuracy
 from spear_gym.simulation.walk import Walk
 from spear_gym.snn.graph import Readout, SpikingGraph
 from spear_gym.snn.leaves import describe
-from spear_gym.snn.trace import trace
+from spear_gym.snn.trace import private_copy, trace
 from spear_gym.training import Recipe
 
 DEFINITIONS = 1
@@ -195,6 +195,33 @@ class Workload:
         """
         name = next((name for name, loaded in _LOADED.items() if loaded is self), None)
         return _arrived, (type(self), name), self.__dict__
+
+    @property
+    def device(self) -> torch.device:
+        """Where network and data are."""
+        return self.splits.search.inputs.device
+
+    def to(self, device: str | torch.device) -> Workload:
+        """A copy on another device, on which it is then scored, fine-tuned and measured.
+
+        Its fingerprint stays, so that fits of the SynOps prediction serve. The compiled loops are
+        for the CPU; a run's statistics name what takes their place elsewhere.
+
+        Raises:
+            WorkloadError: when the device is unknown, or not there.
+        """
+        try:
+            place = torch.empty(0, device=device).device
+        except (AssertionError, RuntimeError) as error:
+            raise WorkloadError(f"device '{device}' cannot be used: {error}") from error
+        moved = type(self).__new__(type(self))
+        moved.__dict__.update(self.__dict__)
+        for cached in ("calibration", "references"):
+            moved.__dict__.pop(cached, None)
+        moved.catalogued = False
+        moved.graph = self.graph.rebind(private_copy(self.graph.model).to(place))
+        moved.splits = self.splits.to(place)
+        return moved
 
     def split(self, name: SplitName) -> Split:
         """A split by name."""

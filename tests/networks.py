@@ -11,6 +11,9 @@ import torch.nn.functional as F
 from snntorch import utils
 from torch import Tensor, nn
 
+from spear_gym.snn.graph import SpikingGraph
+from spear_gym.snn.trace import trace
+
 
 class StepNet(nn.Module):
     """One time step on (1, 16, 16), hidden states, returns (spikes, membrane)."""
@@ -207,3 +210,46 @@ def enlivened(model: nn.Module, gain: float = 2.0) -> nn.Module:
                     module.weight.uniform_(0.8, 1.5)
                     module.bias.normal_(0, 0.3)
     return model.eval()
+
+
+# ------------------------------------------------------------------ traced, with samples
+
+
+def step_net() -> tuple[SpikingGraph, Tensor, int]:
+    return trace(enlivened(StepNet()), torch.rand(4, 1, 16, 16)), torch.rand(9, 1, 16, 16), 4
+
+
+def tutorial_net() -> tuple[SpikingGraph, Tensor, int]:
+    return trace(enlivened(TutorialNet()), torch.rand(4, 1, 10, 10)), torch.rand(9, 1, 10, 10), 4
+
+
+def residual_net() -> tuple[SpikingGraph, Tensor, int]:
+    return trace(enlivened(ResidualNet()), torch.rand(4, 1, 8, 8)), torch.rand(9, 1, 8, 8), 3
+
+
+def group_net() -> tuple[SpikingGraph, Tensor, int]:
+    return trace(enlivened(GroupNet()), torch.rand(4, 1, 8, 8)), torch.rand(9, 1, 8, 8), 3
+
+
+def frames_net() -> tuple[SpikingGraph, Tensor, int]:
+    graph = trace(enlivened(FramesNet()), torch.rand(5, 4, 2, 8, 8), varying=True, events=True)
+    return graph, (torch.rand(9, 5, 2, 8, 8) > 0.6).float(), 5
+
+
+def static_events_net() -> tuple[SpikingGraph, Tensor, int]:
+    """The same events at every time step: the first layer reads them once, and counts them all."""
+    inputs = (torch.rand(9, 1, 16, 16) > 0.6).float()
+    return trace(enlivened(StepNet()), inputs[:4], events=True), inputs, 4
+
+
+Made = Callable[[], tuple[SpikingGraph, Tensor, int]]
+"""Makes a traced network, samples for it, and tells its time steps."""
+
+TRACED: list[Made] = [
+    static_events_net,
+    step_net,
+    tutorial_net,
+    residual_net,
+    group_net,
+    frames_net,
+]

@@ -111,9 +111,9 @@ class SpikeRecorder(Simulator):
         self.spikes = {}
         return super().run(plan)
 
-    def _seen(self, node: Node, value: Tensor) -> None:
+    def seen(self, node: Node, value: Tensor) -> None:
         if node.kind is Kind.NEURON:
-            self.spikes[node.name] = self.scored(value).to(self._input.dtype)
+            self.spikes[node.name] = self.scored(value).to(self.inputs.dtype)
 
 
 def random_plan(graph: SpikingGraph, seed: int, ratios: tuple[float, float] = (0.0, 0.8)) -> Plan:

@@ -12,6 +12,7 @@ from stable_baselines3 import PPO
 from stable_baselines3.common.vec_env import DummyVecEnv
 
 import spear_gym  # noqa: F401 - registers
+from spear_gym.env import ActionError
 from spear_gym.vector import SB3VecEnv, SpearPruneVectorEnv
 
 SETTINGS: dict[str, Any] = {"workload": "digits", "target": 0.3, "lre": "none"}
@@ -86,3 +87,43 @@ def test_sb3_learns_through_it() -> None:
     env = SB3VecEnv(SpearPruneVectorEnv(2, autoreset_mode=AutoresetMode.SAME_STEP, **SETTINGS))
     model = PPO("MlpPolicy", env, n_steps=8, batch_size=8, n_epochs=1, device="cpu").learn(32)
     assert model.num_timesteps == 32
+
+
+@pytest.mark.parametrize("mode", [AutoresetMode.NEXT_STEP, AutoresetMode.SAME_STEP])
+def test_side_by_side_scores_the_same_plans(mode: AutoresetMode) -> None:
+    one, other = (
+        SpearPruneVectorEnv(ENVS, autoreset_mode=mode, side_by_side=way, **SETTINGS)
+        for way in (True, False)
+    )
+    one.reset(seed=1), other.reset(seed=1)
+    for action in actions():
+        left, right = one.step(action), other.step(action)
+        np.testing.assert_allclose(left[0], right[0], atol=2e-3)
+        np.testing.assert_allclose(left[1], right[1], atol=2e-2)
+        np.testing.assert_array_equal(left[2], right[2])
+    assert one.evaluator.known.keys() == other.evaluator.known.keys()
+    assert one.evaluator.runs == other.evaluator.runs
+    assert one.evaluator.statistics["neuron update: compiled by Numba, side by side"] > 0
+
+
+def test_side_by_side_refuses_a_bad_action_before_any_step() -> None:
+    env = SpearPruneVectorEnv(2, side_by_side=True, **SETTINGS)
+    env.reset(seed=0)
+    with pytest.raises(ActionError, match="nan"):
+        env.step(np.array([[0.3], [np.nan]], dtype=np.float32))
+    assert [len(each.decided(np.array([0.3]))) for each in env.envs] == [1, 1]
+
+
+def test_side_by_side_without_memory_is_as_without(monkeypatch: pytest.MonkeyPatch) -> None:
+    env = SpearPruneVectorEnv(ENVS, side_by_side=True, **SETTINGS)
+
+    def fail(*_: object) -> None:
+        raise RuntimeError("out of memory")
+
+    monkeypatch.setattr(env.evaluator.simulator, "advance_side_by_side", fail)
+    single = SpearPruneVectorEnv(ENVS, **SETTINGS)
+    env.reset(seed=0), single.reset(seed=0)
+    for action in actions()[:4]:
+        np.testing.assert_array_equal(env.step(action)[1], single.step(action)[1])
+    given_up = [key for key in env.evaluator.statistics if "given up" in key]
+    assert given_up

@@ -73,6 +73,10 @@ class Split:
         """The samples at `indices`, int64 (M,), in that order."""
         return Split(self.inputs[indices], self.labels[indices])
 
+    def to(self, device: torch.device) -> Split:
+        """The same samples on a device."""
+        return Split(self.inputs.to(device), self.labels.to(device))
+
     def sha256(self) -> str:
         """Fingerprint of shapes, inputs and labels; equal only for equal bytes."""
         digest = hashlib.sha256(repr(tuple(self.inputs.shape)).encode())
@@ -162,6 +166,11 @@ class DataSplits:
     def named(self) -> dict[str, Split]:
         """The splits by name, in the order train, search, test."""
         return {"train": self.train, "search": self.search, "test": self.test}
+
+    def to(self, device: torch.device) -> DataSplits:
+        """The same samples on a device."""
+        train, search, test = (split.to(device) for split in self.named().values())
+        return DataSplits(train, search, test, self.num_classes)
 
     @property
     def sample_shape(self) -> tuple[int, ...]:

@@ -110,7 +110,7 @@ def group_scores(group: PrunableGroup, criterion: Criterion, context: Context) -
     total = torch.zeros(group.channels, dtype=torch.float64)
     for index in group.members:
         member = context.graph.nodes[index]
-        scores = own_channels(member, criterion.score(member, context), group)
+        scores = own_channels(member, criterion.score(member, context).cpu(), group)
         mean = scores.mean()
         total += scores / mean if mean > 0 else torch.ones_like(scores)
     return total

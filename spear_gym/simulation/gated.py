@@ -85,7 +85,7 @@ class GatedNetwork:
         readout = forward(
             self.graph, inputs, self.num_steps, training=training, bn_time=bn_time, reading=read
         )
-        total = torch.stack(counts).sum() if counts else torch.zeros((), dtype=torch.float64)
+        total = torch.stack(counts).sum() if counts else readout.new_zeros((), dtype=torch.float64)
         return readout, total / len(inputs)
 
     def _synops(self, node: Node, source: Tensor, gates: Gates) -> Tensor:
@@ -99,7 +99,8 @@ class GatedNetwork:
         read_by = self.graph.nodes[node.inputs[0]].channels
         opened = spread_over_features(read_by, gates, 1.0)
         repeats = self.num_steps // len(source)
-        active = (source != 0).sum((0, 1)) * self._fanouts[node.index] * repeats
+        fanout = self._fanouts[node.index].to(source.device)
+        active = (source != 0).sum((0, 1)) * fanout * repeats
         per_channel = active.reshape(len(active), -1).sum(1).double()
         inputs = (per_channel if opened is None else per_channel * opened).sum()
         return inputs * self._outputs(node, gates)

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from benchmarks import common, growth, speed, workload_speed
+from benchmarks import common, device_speed, growth, speed, workload_speed
 from benchmarks.common import Row
 
 from spear_gym import load_workload
@@ -93,6 +93,17 @@ def test_other_processes(tiny: Workload) -> None:
     assert rate > 0
     assert start > 0
     check(workload_speed.memory_row("digits", plans=1), "workload")
+
+
+# -------------------------------------------------------------------- device
+
+
+def test_plans_on_a_device() -> None:
+    """On the CPU, which is a device, too: SynOps of one plan after the other are its own."""
+    row = device_speed.device_row(replace(speed.SMALL[0], repeats=1), "cpu", scored=16, plans=2)
+    assert row.pop("SynOps of one by one, largest change") == 0
+    assert row.pop("SynOps of side by side, largest change") == pytest.approx(0, abs=0.02)
+    check(row, "network")
 
 
 # -------------------------------------------------------------------- growth

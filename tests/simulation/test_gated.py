@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import pytest
 import snntorch as snn
 import torch
-from networks import FramesNet, GroupNet, ResidualNet, StepNet, TutorialNet, enlivened
+from networks import TRACED, Made
 from reference import random_plan
 from torch import Tensor, nn
 
@@ -19,37 +17,6 @@ from spear_gym.snn.trace import trace
 from spear_gym.workload import Workload
 
 
-def step_net() -> tuple[SpikingGraph, Tensor, int]:
-    return trace(enlivened(StepNet()), torch.rand(4, 1, 16, 16)), torch.rand(9, 1, 16, 16), 4
-
-
-def tutorial_net() -> tuple[SpikingGraph, Tensor, int]:
-    return trace(enlivened(TutorialNet()), torch.rand(4, 1, 10, 10)), torch.rand(9, 1, 10, 10), 4
-
-
-def residual_net() -> tuple[SpikingGraph, Tensor, int]:
-    return trace(enlivened(ResidualNet()), torch.rand(4, 1, 8, 8)), torch.rand(9, 1, 8, 8), 3
-
-
-def group_net() -> tuple[SpikingGraph, Tensor, int]:
-    return trace(enlivened(GroupNet()), torch.rand(4, 1, 8, 8)), torch.rand(9, 1, 8, 8), 3
-
-
-def frames_net() -> tuple[SpikingGraph, Tensor, int]:
-    graph = trace(enlivened(FramesNet()), torch.rand(5, 4, 2, 8, 8), varying=True, events=True)
-    return graph, (torch.rand(9, 5, 2, 8, 8) > 0.6).float(), 5
-
-
-def static_events_net() -> tuple[SpikingGraph, Tensor, int]:
-    """The same events at every time step: the first layer reads them once, and counts them all."""
-    inputs = (torch.rand(9, 1, 16, 16) > 0.6).float()
-    return trace(enlivened(StepNet()), inputs[:4], events=True), inputs, 4
-
-
-NETS = [static_events_net, step_net, tutorial_net, residual_net, group_net, frames_net]
-Made = Callable[[], tuple[SpikingGraph, Tensor, int]]
-
-
 def gates_of(graph: SpikingGraph, plan: Plan) -> dict[int, Tensor]:
     gates = {}
     for group, kept in zip(graph.groups, plan.kept, strict=True):
@@ -58,7 +25,7 @@ def gates_of(graph: SpikingGraph, plan: Plan) -> dict[int, Tensor]:
     return gates
 
 
-@pytest.mark.parametrize("make", NETS)
+@pytest.mark.parametrize("make", TRACED)
 def test_closed_gates_are_as_good_as_cut(make: Made) -> None:
     graph, inputs, steps = make()
     network = GatedNetwork(graph, steps)
@@ -137,7 +104,7 @@ def test_synops_can_be_counted_at_other_gates(tiny: Workload) -> None:
     assert synops.item() == pytest.approx(expected)
 
 
-@pytest.mark.parametrize("make", NETS)
+@pytest.mark.parametrize("make", TRACED)
 def test_gradient_of_synops_against_differences(make: Made) -> None:
     """Spikes are held: the scale of soft gates changes firing, which the gradient leaves out."""
     graph, inputs, steps = make()

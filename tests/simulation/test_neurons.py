@@ -15,7 +15,8 @@ from networks import OptionNet, ResidualNet, enlivened
 from reference import SpikeRecorder, random_plan
 from torch import Tensor
 
-from spear_gym.simulation import compiled, layers, neurons, simulate, synops
+from spear_gym.simulation import compiled, layers, neurons, synops
+from spear_gym.simulation import run as passes
 from spear_gym.simulation.layers import apply_affine, fire
 from spear_gym.simulation.neurons import KERNEL, LeakyLayer
 from spear_gym.simulation.simulate import Simulator
@@ -192,7 +193,7 @@ def test_pieces_change_nothing(scoring: Any, piece: int, monkeypatch: pytest.Mon
         return simulator.run(plan)
 
     usual = run()
-    monkeypatch.setattr(simulate, "PIECE_BYTES", piece)
+    monkeypatch.setattr(passes, "PIECE_BYTES", piece)
     walk = run()
     assert walk.layers == usual.layers
     assert walk.neurons == usual.neurons
