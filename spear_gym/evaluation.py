@@ -296,37 +296,36 @@ class PlanEvaluator:
         return evaluation
 
     def prepare(self, keys: Iterable[Counts]) -> None:
-        """Computes what several plans' next decisions need as one operation per layer.
+        """Computes the last decisions of several plans' prefixes, one operation per layer for all.
 
-        Afterwards :meth:`prefix` and :meth:`evaluate` answer from memory. Prefixes whose own
-        prefix is not in memory are left to them, and so is everything if memory runs out.
+        Afterwards :meth:`prefix` and :meth:`evaluate` answer from memory. Those whose own prefix
+        is not in memory are left to them, and so are all if memory runs out.
 
         Args:
-            keys: channels kept by the groups decided so far, as many of them in each.
+            keys: channels kept by the groups decided so far.
         """
         self._ended.clear()
-        done = (self._walks, self.known)
-        new = [
-            key
-            for key in dict.fromkeys(keys)
-            if key and key[:-1] in self._walks and not any(key in memory for memory in done)
-        ]
-        if len(new) < 2:
-            return
-        last = len(new[0]) - 1
-        before = [self._walks[key[:-1]] for key in new]
-        kept = [self.space.kept(last, key[-1]) for key in new]
+        by_length: dict[int, list[Counts]] = {}
+        for key in dict.fromkeys(keys):
+            if key[:-1] in self._walks and key not in self._walks and key not in self.known:
+                by_length.setdefault(len(key), []).append(key)
+        for together in by_length.values():
+            if len(together) > 1:
+                self._walk_side_by_side(together)
+
+    def _walk_side_by_side(self, keys: Sequence[Counts]) -> None:
+        """Walks prefixes of one length from their own prefixes, which are in memory."""
+        before = [self._walks[key[:-1]] for key in keys]
+        kept = [self.space.kept(len(key) - 1, key[-1]) for key in keys]
         try:
             walks = self.simulator.advance_side_by_side(before, kept)
         except (MemoryError, RuntimeError) as error:
             if not _is_of_a_plan(error):
                 raise
-            self.simulator.statistics[
-                "side by side: given up, memory ran out or a plan failed"
-            ] += 1
+            self.simulator.statistics["side by side: given up for memory or a failed plan"] += 1
             return
-        self._simulated += len(new)
-        for key, walk in zip(new, walks, strict=True):
+        self._simulated += len(keys)
+        for key, walk in zip(keys, walks, strict=True):
             self._keep(key, walk)
             if len(key) == len(self.space):
                 self._ended[key] = walk

@@ -114,6 +114,20 @@ def test_side_by_side_refuses_a_bad_action_before_any_step() -> None:
     assert [len(each.decided(np.array([0.3]))) for each in env.envs] == [1, 1]
 
 
+def test_side_by_side_of_episodes_out_of_step() -> None:
+    """As after a plan that could not be evaluated: one episode is a group ahead."""
+    env = SpearPruneVectorEnv(3, side_by_side=True, **SETTINGS)
+    env.reset(seed=0)
+    ahead = np.array([0.2], dtype=np.float32)
+    env.envs[0].step(ahead)
+    env.step(np.array([[0.3], [0.5], [0.7]], dtype=np.float32))
+    alone = SpearPruneVectorEnv(1, **SETTINGS)
+    alone.reset(seed=0)
+    alone.step(ahead[None])
+    expected = alone.step(np.array([[0.3]], dtype=np.float32))[0][0]
+    np.testing.assert_allclose(env.envs[0].unwrapped._observe(), expected, atol=2e-3)
+
+
 def test_side_by_side_without_memory_is_as_without(monkeypatch: pytest.MonkeyPatch) -> None:
     env = SpearPruneVectorEnv(ENVS, side_by_side=True, **SETTINGS)
 
