@@ -130,9 +130,10 @@ def _findings(analysis: Analysis) -> list[str]:
     figures = [f for f in found if f is not None and f.kept_accuracy is not None]
     texts = [
         "Primary endpoint: accuracy on the test split after fine-tuning, among runs whose SynOps "
-        "on the test split keep the target. Figures are interquartile means over runs and tasks, "
-        "each task weighing the same, with 95 % stratified bootstrap intervals (over seeds, "
-        "networks fixed)."
+        "on the test split keep the target. Figures are interquartile means over runs and tasks "
+        "(each task weighs the same before a quarter is trimmed at both ends, which may leave out "
+        "a hard or an easy task) with 95 % stratified bootstrap intervals (over seeds, networks "
+        "fixed)."
     ]
     if figures:
         ranked = sorted(figures, key=lambda f: -_point(f.kept_accuracy))

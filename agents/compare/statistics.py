@@ -46,12 +46,12 @@ class Interval:
 
 
 def interquartile_mean(strata: Strata) -> float:
-    """Mean of the middle half of all runs of all tasks, each task weighing the same.
+    """Mean of the middle of all runs of all tasks, each task weighing the same before trimming.
 
     With as many runs of each task this is rliable's ``aggregate_iqm``:
     ``scipy.stats.trim_mean(scores, 0.25)`` over everything at once. With fewer runs of some, their
     runs weigh more: an agent that seldom keeps a hard target would else be credited with the easy
-    ones.
+    ones. Trimming is over all tasks together, so it may leave out a hard or an easy one whole.
 
     Raises:
         StatisticsError: see :func:`checked`.

@@ -47,6 +47,11 @@ def test_interquartile_mean(scores: list[list[float]]) -> None:
     assert interquartile_mean(arrays(scores)) == pytest.approx(plain.fmean(middle))
 
 
+def test_interquartile_mean_of_unequal_tasks_by_hand() -> None:
+    """Weights 1/6, 1/6, 1/6, 1/2, a quarter cut off each end: 0, 1/12, 1/6 and 1/4 stay."""
+    assert interquartile_mean(arrays([[1, 2, 3], [10]])) == pytest.approx(19 / 3)
+
+
 def test_interquartile_mean_of_equal_tasks_is_scipys() -> None:
     scores = np.random.default_rng(0).normal(size=(3, 7))
     assert interquartile_mean([*scores]) == stats.trim_mean(scores.ravel(), 0.25)
@@ -156,6 +161,14 @@ def test_hierarchical_bootstrap_draws_networks_with_all_their_tasks() -> None:
     assert (found.low, found.high) == (min(possible), max(possible))
     fixed = interquartile_mean_difference(ours, others, resamples=50)
     assert fixed.point == found.point == fixed.low == fixed.high
+
+
+def test_hierarchical_bootstrap_of_tasks_with_runs_missing() -> None:
+    """Networks aa, ab, ba and bb by hand: means 1.5, 2.25, 2.25 and 4 above those of the other."""
+    ours = arrays([[1, 1, 1], [2], [5, 5]])
+    others = arrays([[0], [0, 0], [1, 1, 1]])
+    found = interquartile_mean_difference(ours, others, networks=["a", "a", "b"], confidence=0.9)
+    assert (found.point, found.low, found.high) == pytest.approx((2.25, 1.5, 4.0))
 
 
 def test_hierarchical_interval_covers_other_networks_where_the_plain_one_does_not() -> None:
