@@ -32,9 +32,10 @@ from torch import Tensor, nn
 
 from spear_gym.lre import SynopsEstimator
 from spear_gym.pruning.plan import PlanSpace
+from spear_gym.simulation.exact import exact_products
 from spear_gym.simulation.gated import GatedNetwork
 from spear_gym.snn.trace import private_copy
-from spear_gym.training import batches_in, sample_batches
+from spear_gym.training import batches_in, sample_batches, seeded
 
 from .base import AgentError, SearchSession
 from .bisection import bisect
@@ -159,8 +160,7 @@ class Gates:
         optimizer = torch.optim.Adam(list(logits.values()), lr=settings.learning_rate)
         generator = torch.Generator().manual_seed(seed)
         multiplier = settings.multiplier
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)  # of dropout
+        with seeded(seed, device), exact_products(device):  # the seed is that of dropout
             for index in sample_batches(len(data), settings.batch_size, batches, generator):
                 readout, synops = network.forward(
                     data.inputs[index],

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.linalg import LinAlgError  # type: ignore[attr-defined]
 
 from spear_gym.pruning.criteria import CRITERIA, CriterionError, rank_channels
 from spear_gym.pruning.plan import Plan, PlanSpace
@@ -194,6 +195,11 @@ class PlanEvaluator:
         self._walk_bytes = 0
         self._ended: dict[Counts, Walk] = {}
 
+    def __getstate__(self) -> dict[str, Any]:
+        """What travels to other processes: not the activations, which they make themselves."""
+        emptied = {"_walks": OrderedDict(), "_walk_bytes": 0, "_ended": {}}
+        return {**self.__dict__, **emptied}
+
     @property
     def graph(self) -> SpikingGraph:
         """The unpruned network."""
@@ -305,28 +311,38 @@ class PlanEvaluator:
             keys: channels kept by the groups decided so far.
         """
         self._ended.clear()
-        by_length: dict[int, list[Counts]] = {}
+        by_length: dict[int, dict[Counts, Walk]] = {}
         for key in dict.fromkeys(keys):
-            if key[:-1] in self._walks and key not in self._walks and key not in self.known:
-                by_length.setdefault(len(key), []).append(key)
-        for together in by_length.values():
-            if len(together) > 1:
-                self._walk_side_by_side(together)
+            if key in self._walks or key in self.known:
+                continue
+            if len(key) == 1:
+                self._walk(())  # the input, which costs nothing to hold again
+            if key[:-1] not in self._walks:
+                self.simulator.statistics["side by side: left out, prefix not in memory"] += 1
+                continue
+            self._walks.move_to_end(key[:-1])
+            by_length.setdefault(len(key), {})[key] = self._walks[key[:-1]]
+        for before in by_length.values():
+            self._walk_side_by_side(before)
 
-    def _walk_side_by_side(self, keys: Sequence[Counts]) -> None:
-        """Walks prefixes of one length from their own prefixes, which are in memory."""
-        before = [self._walks[key[:-1]] for key in keys]
+    def _walk_side_by_side(self, before: Mapping[Counts, Walk]) -> None:
+        """Walks prefixes of one length, given with the walks that they go on from."""
+        if len(before) < 2:
+            return
+        keys = tuple(before)
         kept = [self.space.kept(len(key) - 1, key[-1]) for key in keys]
         try:
-            walks = self.simulator.advance_side_by_side(before, kept)
+            walks = self.simulator.advance_side_by_side(tuple(before.values()), kept)
         except (MemoryError, RuntimeError) as error:
             if not _is_of_a_plan(error):
                 raise
-            self.simulator.statistics["side by side: given up for memory or a failed plan"] += 1
+            self.simulator.statistics["side by side: halved, memory ran out or a plan failed"] += 1
+            for half in (keys[: len(keys) // 2], keys[len(keys) // 2 :]):
+                self._walk_side_by_side({key: before[key] for key in half})
             return
         self._simulated += len(keys)
         for key, walk in zip(keys, walks, strict=True):
-            self._keep(key, walk)
+            self._keep(key, walk, at_least=len(keys))
             if len(key) == len(self.space):
                 self._ended[key] = walk
 
@@ -359,15 +375,15 @@ class PlanEvaluator:
             raise EvaluationFailed(f"plan {key}: {error}") from error
         return walk
 
-    def _keep(self, key: Counts, walk: Walk) -> None:
+    def _keep(self, key: Counts, walk: Walk, at_least: int = 1) -> None:
         if key not in self._prefixes:
             self._prefixes[key] = self._measure(key, walk)
         if len(key) == len(self.space):
             return  # nothing goes on from a walk that has ended
         self._walks[key] = walk
         self._walk_bytes += walk.nbytes()
-        # The walk just made is never dropped: its caller goes on from it.
-        while self._walk_bytes > self.memory_bytes and len(self._walks) > 1:
+        # Walks just made are never dropped: their caller goes on from them.
+        while self._walk_bytes > self.memory_bytes and len(self._walks) > at_least:
             _, dropped = self._walks.popitem(last=False)
             self._walk_bytes -= dropped.nbytes()
 
@@ -429,8 +445,11 @@ class PlanEvaluator:
 
 def _is_of_a_plan(error: Exception) -> bool:
     """Whether memory ran out or the refit has no solution; a defect of ours is not a bad plan."""
-    words = ("memory", "linalg")  # Torch's own classes for these are not public.
-    return isinstance(error, MemoryError) or any(word in str(error).lower() for word in words)
+    if isinstance(error, MemoryError | torch.OutOfMemoryError | LinAlgError):
+        return True
+    # What the CPU's allocator and the libraries of a GPU say; not every "memory" is such an error.
+    words = ("allocate memory", "out of memory", "alloc_failed")
+    return any(word in str(error).lower() for word in words)
 
 
 def _rankings(workload: Workload, criterion: str) -> tuple[tuple[int, ...], ...]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal
 
@@ -14,6 +14,7 @@ from torch import Tensor
 
 from spear_gym.data.splits import Split
 from spear_gym.simulation.differentiable import BnTime, forward
+from spear_gym.simulation.exact import exact_products
 from spear_gym.simulation.simulate import PRECISIONS, Precision
 from spear_gym.snn.graph import SpikingGraph
 from spear_gym.snn.trace import reset_neurons
@@ -123,8 +124,8 @@ def train(
     generator = torch.Generator().manual_seed(seed)
     graph.model.train()
     done = 0
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    device = split.inputs.device
+    with seeded(seed, device), exact_products(device):
         for index in sample_batches(len(split), recipe.batch_size, total, generator):
             inputs = shifted(split.inputs[index], recipe.shift, generator)
             with _products_in(recipe.precision, inputs.device.type):
@@ -154,6 +155,19 @@ def train(
             f"weights became NaN or infinite in the last of {total} batches; lower the learning "
             f"rate (now {recipe.lr:g})"
         )
+
+
+@contextmanager
+def seeded(seed: int, device: torch.device) -> Iterator[None]:
+    """Torch's random numbers from a seed, on the CPU and a device; the caller's go on after."""
+    on_gpu = device.type == "cuda"
+    with torch.random.fork_rng(devices=[device] if on_gpu else []):
+        # `torch.manual_seed` would seed every GPU of the machine.
+        torch.default_generator.manual_seed(seed)
+        if on_gpu:
+            with torch.cuda.device(device):
+                torch.cuda.manual_seed(seed)
+        yield
 
 
 def _products_in(precision: Precision, device: str) -> AbstractContextManager[Any]:
@@ -204,8 +218,9 @@ def loss_gradients(graph: SpikingGraph, split: Split, num_steps: int) -> dict[st
     for parameter in frozen.values():
         parameter.requires_grad_(True)
     try:
-        readout = forward(graph, split.inputs, num_steps, training=False)
-        F.cross_entropy(readout, split.labels).backward()
+        with exact_products(split.inputs.device):
+            readout = forward(graph, split.inputs, num_steps, training=False)
+            F.cross_entropy(readout, split.labels).backward()
         named = graph.model.named_parameters()
         return {name: p.grad.clone() for name, p in named if p.grad is not None}
     finally:

@@ -205,7 +205,8 @@ class Workload:
         """A copy on another device, on which it is then scored, fine-tuned and measured.
 
         Its fingerprint stays, so that fits of the SynOps prediction serve. The compiled loops are
-        for the CPU; a run's statistics name what takes their place elsewhere.
+        for the CPU; a run's statistics name what takes their place elsewhere. Worker processes
+        hold a copy each of what is not on the CPU.
 
         Raises:
             WorkloadError: when the device is unknown, or not there.

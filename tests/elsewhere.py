@@ -21,7 +21,10 @@ MAY_MIX = (
     torch.ops.aten.copy_.default,
     torch.ops.aten._to_copy.default,
 )
-"""Operations that a GPU, too, lets read indices or values of the CPU."""
+"""Operations that a GPU, too, lets read indices or values of the CPU.
+
+Those of the pointwise kind let it read the CPU's scalars.
+"""
 
 
 class Elsewhere(Tensor):
@@ -62,7 +65,10 @@ def computed(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
     """An operation on the held values; what it gives is on the device if it was asked to be."""
     tensors = [x for x in tree_flatten((args, kwargs))[0] if isinstance(x, Tensor)]
     ours = [x for x in tensors if isinstance(x, Elsewhere)]
-    others = [x for x in tensors if not isinstance(x, Elsewhere) and x.dim() > 0]
+    scalars_mix = torch.Tag.pointwise in func.tags
+    others = [
+        x for x in tensors if not isinstance(x, Elsewhere) and (x.dim() > 0 or not scalars_mix)
+    ]
     if ours and others and func not in MAY_MIX:
         raise RuntimeError(f"{func}: expected all tensors to be on the same device")
     to = kwargs.get("device")

@@ -16,9 +16,11 @@ from elsewhere import DEVICE, Elsewhere, OtherDevice
 
 import spear_gym  # noqa: F401 - registers
 from spear_gym.agents import make_agent, run_search
+from spear_gym.agents.repair import repair
 from spear_gym.evaluation import PlanEvaluator
 from spear_gym.lre import NoEstimator
 from spear_gym.reward import make_reward
+from spear_gym.simulation.exact import exact_products
 from spear_gym.simulation.simulate import SCORINGS, Scoring
 from spear_gym.target import make_judge
 from spear_gym.vector import SpearPruneVectorEnv
@@ -103,6 +105,38 @@ def test_an_environment_on_a_device(moved: Workload) -> None:
     while not ended:
         *_, ended, _, info = env.step(np.array([0.5], dtype=np.float32))
     assert info["accuracy"] > 0
+
+
+def test_repair_and_tracing(moved: Workload) -> None:
+    evaluator = PlanEvaluator(moved)
+    judge = make_judge(evaluator, NoEstimator(), make_reward("tar"), target=0.4)
+    tuned = evaluator.finetune(evaluator.space.counts([0.2] * len(evaluator.space)))
+    repaired = repair(evaluator, judge, tuned, seed=0, use_slack=True)
+    assert repaired.tuned.search.synops < tuned.search.synops
+    splits = moved.splits
+    again = Workload(
+        model=moved.graph.model,
+        train=splits.train,
+        search=splits.search,
+        test=splits.test,
+        num_steps=moved.num_steps,
+    )
+    assert again.device == DEVICE
+
+
+def test_bfloat16_scores(tiny: Workload, moved: Workload) -> None:
+    here, there = (PlanEvaluator(each, precision="bfloat16") for each in (tiny, moved))
+    counts = here.space.counts([0.4] * len(here.space))
+    assert there.evaluate(counts).synops == pytest.approx(here.evaluate(counts).synops, rel=0.02)
+
+
+def test_convolutions_are_exact_there_and_settings_come_back(device: torch.device) -> None:
+    before = torch.backends.cudnn.allow_tf32
+    with exact_products(device):
+        assert not torch.backends.cudnn.allow_tf32
+        assert torch.backends.cudnn.deterministic
+    assert torch.backends.cudnn.allow_tf32 == before
+    assert not torch.backends.cudnn.deterministic
 
 
 @pytest.mark.parametrize("name", ["cuda", "nowhere"])

@@ -116,16 +116,43 @@ def test_side_by_side_refuses_a_bad_action_before_any_step() -> None:
 
 def test_side_by_side_of_episodes_out_of_step() -> None:
     """As after a plan that could not be evaluated: one episode is a group ahead."""
-    env = SpearPruneVectorEnv(3, side_by_side=True, **SETTINGS)
+    ours, single = (SpearPruneVectorEnv(3, side_by_side=way, **SETTINGS) for way in (True, False))
+    for env in (ours, single):
+        env.reset(seed=0)
+        env.envs[0].step(np.array([0.2], dtype=np.float32))
+    before = together(ours)
+    action = np.array([[0.3], [0.5], [0.7]], dtype=np.float32)
+    np.testing.assert_allclose(ours.step(action)[0], single.step(action)[0], atol=2e-3)
+    assert together(ours) > before
+
+
+def test_side_by_side_with_memory_for_no_prefix() -> None:
+    """Walks just made outlast the limit, so that episodes go on side by side."""
+    env = SpearPruneVectorEnv(ENVS, side_by_side=True, **SETTINGS)
+    env.evaluator.memory_bytes = 1
     env.reset(seed=0)
-    ahead = np.array([0.2], dtype=np.float32)
-    env.envs[0].step(ahead)
-    env.step(np.array([[0.3], [0.5], [0.7]], dtype=np.float32))
-    alone = SpearPruneVectorEnv(1, **SETTINGS)
-    alone.reset(seed=0)
-    alone.step(ahead[None])
-    expected = alone.step(np.array([[0.3]], dtype=np.float32))[0][0]
-    np.testing.assert_allclose(env.envs[0].unwrapped._observe(), expected, atol=2e-3)
+    for action in actions()[: len(env.evaluator.space)]:
+        before = together(env)
+        env.step(action)
+        assert together(env) >= before + ENVS
+    assert not [way for way in env.evaluator.statistics if "left out" in way]
+
+
+def test_side_by_side_out_of_step_with_memory_for_no_prefix() -> None:
+    ours, single = (SpearPruneVectorEnv(4, side_by_side=way, **SETTINGS) for way in (True, False))
+    for env in (ours, single):
+        env.evaluator.memory_bytes = 1
+        env.reset(seed=0)
+        for ahead in env.envs[:2]:
+            ahead.step(np.array([0.2], dtype=np.float32))
+    action = np.array([[0.1], [0.3], [0.5], [0.7]], dtype=np.float32)
+    for _ in range(2):
+        np.testing.assert_allclose(ours.step(action)[0], single.step(action)[0], atol=2e-3)
+    assert ours.evaluator.statistics["side by side: left out, prefix not in memory"] > 0
+
+
+def together(env: SpearPruneVectorEnv) -> int:
+    return env.evaluator.statistics.get("neuron update: compiled by Numba, side by side", 0)
 
 
 def test_side_by_side_without_memory_is_as_without(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -139,5 +166,4 @@ def test_side_by_side_without_memory_is_as_without(monkeypatch: pytest.MonkeyPat
     env.reset(seed=0), single.reset(seed=0)
     for action in actions()[:4]:
         np.testing.assert_array_equal(env.step(action)[1], single.step(action)[1])
-    given_up = [key for key in env.evaluator.statistics if "given up" in key]
-    assert given_up
+    assert env.evaluator.statistics["side by side: halved, memory ran out or a plan failed"] > 0

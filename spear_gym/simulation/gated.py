@@ -43,7 +43,9 @@ class GatedNetwork:
         self.graph = graph
         self.num_steps = num_steps
         self._fanouts = {
-            node.index: fanout_map(graph.module(node), graph.nodes[node.inputs[0]].shape[1:])
+            node.index: fanout_map(graph.module(node), graph.nodes[node.inputs[0]].shape[1:]).to(
+                next(graph.module(node).parameters()).device
+            )
             for node in graph.connections
         }
 
@@ -99,8 +101,7 @@ class GatedNetwork:
         read_by = self.graph.nodes[node.inputs[0]].channels
         opened = spread_over_features(read_by, gates, 1.0)
         repeats = self.num_steps // len(source)
-        fanout = self._fanouts[node.index].to(source.device)
-        active = (source != 0).sum((0, 1)) * fanout * repeats
+        active = (source != 0).sum((0, 1)) * self._fanouts[node.index] * repeats
         per_channel = active.reshape(len(active), -1).sum(1).double()
         inputs = (per_channel if opened is None else per_channel * opened).sum()
         return inputs * self._outputs(node, gates)

@@ -27,6 +27,7 @@ from spear_gym.simulation.layers import (
 from spear_gym.simulation.neurons import LeakyLayer
 from spear_gym.simulation.side_by_side import (
     affine_side_by_side,
+    beside,
     connect_side_by_side,
     neurons_side_by_side,
 )
@@ -125,10 +126,19 @@ class Run:
             if current is not None:
                 layer.run(current, affine, 0)
                 start = calibrating
-        for piece in _pieces(start, source, _sample_bytes(block, source, tensors)):
+        for piece in _pieces(start, source, self.sample_bytes(block, source, tensors)):
             current = self._connect(block.connection, tensors, source[:, piece])
             layer.run(current, affine, piece.start)
         self.end_block(block, layer.way, layer.spikes(), layer.counts())
+
+    def sample_bytes(self, block: Block, source: Tensor, tensors: Tensors) -> int:
+        """Memory that the inputs or the currents of one sample take, whichever is more."""
+        weight = tensors["weight"]
+        currents = len(weight) * prod(block.connection.shape[1:])
+        steps = len(source)
+        if source.device.type != "cpu":
+            steps = self.simulator.num_steps  # PyTorch's own operations hold all of them
+        return max(len(source) * source[0, 0].numel(), steps * currents) * weight.element_size()
 
     def end_block(self, block: Block, way: str, spikes: Tensor, counts: Tensor | None) -> None:
         """Takes what a block's neurons fired; counts as in :meth:`LeakyLayer.counts`."""
@@ -252,6 +262,13 @@ class SideBySide:
         self.sources = [run.values[block.connection.inputs[0]] for run in runs]
         self.tensors = [run.connection(block.connection) for run in runs]
         self.channels = [len(tensors["weight"]) for tensors in self.tensors]
+        self.stacked = {
+            name: self.simulator.operand(beside([each[name] for each in self.tensors], 0))
+            for name in self.tensors[0]
+        }
+        alike = all(source is self.sources[0] for source in self.sources)
+        grouped = self.sources[0].shape[2] != self.stacked["weight"].shape[2]
+        self.shared = alike and not grouped
 
     def run(self) -> None:
         """Computes the block, and hands each run its part."""
@@ -266,28 +283,24 @@ class SideBySide:
                 layer.run(current, affine, 0)
                 start = calibrating
         largest = max(
-            _sample_bytes(block, source, tensors)
+            self.runs[0].sample_bytes(block, source, tensors)
             for source, tensors in zip(self.sources, self.tensors, strict=True)
         )
         for piece in _pieces(start, self.sources[0], largest * len(self.runs)):
             layer.run(self._connect(piece), affine, piece.start)
         spikes, counts = layer.spikes(), layer.counts()
         if counts is None:
-            counts = torch.count_nonzero(self.simulator.scored(spikes), (0, 1))
+            counts = torch.count_nonzero(self.simulator.scored(spikes), (0, 1)).cpu()
         # A copy each, so that a walk in memory does not hold on to the others' spikes.
         parts = zip(self.runs, self._parts(spikes, 2), self._parts(counts, 0), strict=True)
         for run, fired, counted in parts:
             run.end_block(block, f"{layer.way}, side by side", fired.clone(), counted)
 
     def _connect(self, samples: slice) -> Tensor:
-        node, operand = self.block.connection, self.simulator.operand
-        read = {id(source): operand(source[:, samples]) for source in self.sources}
-        current = connect_side_by_side(
-            node,
-            self.graph.module(node),
-            [{name: operand(t) for name, t in tensors.items()} for tensors in self.tensors],
-            [read[id(source)] for source in self.sources],
-        )
+        node = self.block.connection
+        read = [source[:, samples] for source in self.sources]
+        value = self.simulator.operand(read[0] if self.shared else beside(read, 2))
+        current = connect_side_by_side(node, self.graph.module(node), self.stacked, value)
         return current.to(self.simulator.inputs.dtype)
 
     def _affine(self, norm: Node, current: Tensor | None) -> Affine:
@@ -307,7 +320,8 @@ class SideBySide:
         node, simulator = self.block.neuron, self.simulator
         neuron = self.graph.module(node)
         assert isinstance(neuron, snn.Leaky)
-        tensors = neurons_side_by_side([run.tensors(node) for run in self.runs], len(node.shape))
+        sliced = [run.tensors(node) for run in self.runs]
+        tensors = neurons_side_by_side(neuron, sliced, len(node.shape))
         samples = self.sources[0].shape[1]
         return LeakyLayer(neuron, tensors, simulator.num_steps, samples, simulator.calibrating)
 
@@ -315,13 +329,6 @@ class SideBySide:
         """Each run's channels."""
         width = max(self.channels)
         return [value.narrow(axis, n * width, size) for n, size in enumerate(self.channels)]
-
-
-def _sample_bytes(block: Block, source: Tensor, tensors: Tensors) -> int:
-    """Memory that the inputs or the currents of one sample take, whichever is more."""
-    weight = tensors["weight"]
-    currents = len(weight) * prod(block.connection.shape[1:])
-    return len(source) * max(source[0, 0].numel(), currents) * weight.element_size()
 
 
 def _pieces(start: int, source: Tensor, sample_bytes: int) -> Iterator[slice]:

@@ -12,37 +12,32 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from spear_gym.simulation.layers import Affine, Tensors, connect
+from spear_gym.simulation.layers import Affine, Tensors, connect, fold, unfold
 from spear_gym.snn.graph import Kind, Node
 
 
-def connect_side_by_side(
-    node: Node, module: nn.Module, tensors: Sequence[Tensors], sources: Sequence[Tensor]
-) -> Tensor:
+def connect_side_by_side(node: Node, module: nn.Module, stacked: Tensors, value: Tensor) -> Tensor:
     """A convolution or linear layer of N plans.
 
     Args:
         node: the node.
         module: its module, for the geometry.
-        tensors: (sliced) weight and bias of each plan.
-        sources: what each plan's layer reads, ``(time, batch, channels, ...)``; one and the same
-            tensor where the plans do not differ yet.
+        stacked: weight and bias of the plans, :func:`beside` each other.
+        value: what the layer reads, ``(time, batch, N, channels, ...)``, or
+            ``(time, batch, channels, ...)`` where all plans read the same.
 
     Returns:
         ``(time, batch, N * width, ...)``, the width being the most output channels of a plan.
     """
-    weight = beside([each["weight"] for each in tensors], 0)
-    stacked = {"weight": weight.flatten(0, 1)}
-    if "bias" in tensors[0]:
-        stacked["bias"] = beside([each["bias"] for each in tensors], 0).flatten()
-    shared = all(source is sources[0] for source in sources)
-    if shared and sources[0].shape[2] == weight.shape[2]:  # not so in grouped convolutions
-        return connect(node, module, stacked, sources[0])
-    value = beside(sources, 2)
-    if node.kind is not Kind.LINEAR:
-        return connect(node, module, stacked, value.flatten(2, 3))
-    out = torch.einsum("tbni,noi->tbno", value, weight).flatten(2)
-    return out + stacked["bias"] if "bias" in stacked else out
+    weight, bias = stacked["weight"], stacked.get("bias")
+    shared = value.dim() == weight.dim()
+    if shared or node.kind is not Kind.LINEAR:
+        flat = {name: tensor.flatten(0, 1) for name, tensor in stacked.items()}
+        return connect(node, module, flat, value if shared else value.flatten(2, 3))
+    rows, columns = fold(value).transpose(0, 1), weight.transpose(1, 2)
+    # The bias within the product: in bfloat16 it would else be rounded twice.
+    out = torch.bmm(rows, columns) if bias is None else torch.baddbmm(bias[:, None], rows, columns)
+    return unfold(out.transpose(0, 1).flatten(1), value)
 
 
 def affine_side_by_side(affines: Sequence[Affine]) -> Affine:
@@ -51,18 +46,19 @@ def affine_side_by_side(affines: Sequence[Affine]) -> Affine:
     return beside(scales, 0).flatten(), beside(shifts, 0).flatten()
 
 
-def neurons_side_by_side(tensors: Sequence[Tensors], dims: int) -> Tensors:
+def neurons_side_by_side(neuron: nn.Module, tensors: Sequence[Tensors], dims: int) -> Tensors:
     """The parameters of a neuron layer of N plans.
 
     Args:
+        neuron: the unpruned layer.
         tensors: (sliced) parameters of each plan.
         dims: axes of the layer's output, ``(channels, ...)``.
     """
     stacked: dict[str, Tensor] = {}
     for name, first in tensors[0].items():
         axis = first.dim() - dims
-        if axis < 0 or first.shape[axis] == 1:
-            stacked[name] = first  # the same for all channels, so for all plans
+        if axis < 0 or getattr(neuron, name).shape[axis] == 1:
+            stacked[name] = first  # one for all channels, so for all plans
         else:
             stacked[name] = beside([each[name] for each in tensors], axis).flatten(axis, axis + 1)
     return stacked

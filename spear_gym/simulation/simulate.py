@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from spear_gym.pruning.plan import Plan, kept_by_space
+from spear_gym.simulation.exact import exact_products
 from spear_gym.simulation.layers import Tensors
 from spear_gym.simulation.refit import RefitTargets, ridge
 from spear_gym.simulation.run import Run, SideBySide
@@ -104,7 +105,7 @@ class Simulator:
     def run(self, plan: Plan | None = None) -> Walk:
         """A whole pass over a plan (``None``: unpruned)."""
         kept = {} if plan is None else kept_by_space(plan, self.graph.groups)
-        walk = Walk(kept=kept)
+        walk = Walk(kept={space: index.to(self.inputs.device) for space, index in kept.items()})
         return self._run_to(walk, len(self.graph.nodes))
 
     def scored(self, value: Tensor) -> Tensor:
@@ -147,13 +148,14 @@ class Simulator:
         start = walks[0].position
         end = self._next_decision(start + 1)
         runs = [Run(self, self._decided(w, k)) for w, k in zip(walks, kept, strict=True)]
-        for node in self.graph.nodes[start:end]:
-            block = self.blocks.get(node.index)
-            if block is not None:
-                SideBySide(block, runs).run()
-                continue
-            for run in runs:
-                run.visit(node)
+        with exact_products(self.inputs.device):
+            for node in self.graph.nodes[start:end]:
+                block = self.blocks.get(node.index)
+                if block is not None:
+                    SideBySide(block, runs).run()
+                    continue
+                for run in runs:
+                    run.visit(node)
         return [run.walk(end) for run in runs]
 
     def _decided(self, walk: Walk, kept: Tensor) -> Walk:
@@ -162,7 +164,7 @@ class Simulator:
         group = next(g for g in self.graph.groups if g.space == space)
         decided = dict(walk.kept)
         if len(kept) < group.channels:
-            decided[space] = kept
+            decided[space] = kept.to(self.inputs.device)
         return replace(walk, kept=decided)
 
     def _next_decision(self, position: int) -> int:
@@ -171,8 +173,9 @@ class Simulator:
     @torch.no_grad()
     def _run_to(self, walk: Walk, end: int) -> Walk:
         run = Run(self, walk)
-        for node in self.graph.nodes[walk.position : end]:
-            run.visit(node)
+        with exact_products(self.inputs.device):
+            for node in self.graph.nodes[walk.position : end]:
+                run.visit(node)
         return run.walk(end)
 
     def floats(self, value: Tensor) -> Tensor:

@@ -98,7 +98,7 @@ class Activity:
 
     Attributes:
         per_position: how many at each position, summed over time, samples and channels; int64
-            of the activation's spatial shape.
+            of the activation's spatial shape, on the CPU.
         shape: ``(time, samples, channels, *spatial)``; a time axis of 1 stands for all steps.
     """
 
@@ -127,7 +127,7 @@ def activity(value: Tensor) -> Activity:
             total += counts.view(frame.shape[1:]).sum(0)
         else:
             total += (frame != 0).sum((0, 1))
-    return Activity(total, tuple(value.shape))
+    return Activity(total.cpu(), tuple(value.shape))
 
 
 def count_layer(
@@ -149,5 +149,5 @@ def count_layer(
     if analog:
         once = steps * samples * channels * int(fanout.sum()) * outputs_per_input
         return LayerCount(0, once * repeats, once, spikes, inputs)
-    weighted = int((active.per_position.cpu() * fanout).sum())
+    weighted = int((active.per_position * fanout).sum())
     return LayerCount(weighted * outputs_per_input * repeats, 0, 0, spikes, inputs)

@@ -187,12 +187,14 @@ def kept_features(channels: tuple[Segment, ...], kept: Kept) -> Tensor | None:
     if not any(segment.space in kept for segment in channels):
         return None
     pieces, offset = [], 0
+    device = next(iter(kept.values())).device
     for segment in channels:
         index = kept.get(segment.space)
         if index is None:
-            index = torch.arange(segment.size)
+            index = torch.arange(segment.size, device=device)
         if segment.repeat > 1:
-            index = (index[:, None] * segment.repeat + torch.arange(segment.repeat)).flatten()
+            within = torch.arange(segment.repeat, device=device)
+            index = (index[:, None] * segment.repeat + within).flatten()
         pieces.append(index + offset)
         offset += segment.size * segment.repeat
     return torch.cat(pieces)

@@ -125,7 +125,8 @@ def _own_output(graph: SpikingGraph, inputs: Tensor) -> Tensor:
 def _reset(graph: SpikingGraph) -> None:
     for node in graph.neurons:
         neuron = graph.module(node)
-        neuron.mem = torch.zeros(0)
+        assert isinstance(neuron, snn.Leaky)
+        neuron.mem = torch.zeros(0, device=neuron.beta.device)
 
 
 def _first(output: Any) -> Tensor:

@@ -89,7 +89,7 @@ def vgg16(seed: int, num_classes: int = 10) -> ConvSNN:
     13 convolutions with BatchNorm and a single linear classifier; T = 4 in the paper.
     """
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)
         widths = (64, 64, 128, 128, 256, 256, 256, 512, 512, 512, 512, 512, 512)
         return ConvSNN(widths, (2, 4, 7, 10, 13), 32, in_channels=3, num_classes=num_classes)
 
@@ -118,5 +118,5 @@ def _seeded(
 ) -> ConvSNN:
     """A network initialised from `seed`; the global random state is left as it was."""
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)
         return ConvSNN(channels, pool_after, image_size, in_channels)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from reference import random_plan
 from torch import Tensor, nn
 
 from spear_gym.pruning.plan import Plan, kept_by_space
+from spear_gym.simulation.layers import connect
 from spear_gym.simulation.refit import RefitTargets
 from spear_gym.simulation.side_by_side import beside, connect_side_by_side
 from spear_gym.simulation.simulate import Scoring, Simulator
@@ -95,8 +97,14 @@ def test_neurons_with_parameters_of_their_own(options: dict[str, Any]) -> None:
     graph = trace(enlivened(OptionNet(make)), torch.rand(4, 1, 8, 8))
     alone = simulator(graph, torch.rand(9, 1, 8, 8), 4, "recalibrated")
     plans = [random_plan(graph, seed) for seed in range(PLANS)]
+    # One channel each, not the same one, and ahead of the others.
+    plans = [single_channel(plans[0], 1), single_channel(plans[0], 2), *plans]
     for plan, walk in zip(plans, walked(alone, plans), strict=True):
         assert_equal(walk, alone.run(plan))
+
+
+def single_channel(plan: Plan, channel: int) -> Plan:
+    return replace(plan, kept=((channel,), *plan.kept[1:]))
 
 
 def test_statistics_name_the_way() -> None:
@@ -127,20 +135,34 @@ def test_products(layer: nn.Module) -> None:
     groups = layer.groups if conv else 1
     whole = groups not in (1, 6)
     tensors, sources = [], []
-    for read in (6, 6, 6) if whole else (6, 3, 1):
+    torch.manual_seed(0)
+    for read in (6, 6, 6) if whole else (1, 3, 6):
         outputs = len(layer.weight) // 6 * read if groups == 6 else len(layer.weight)
         weight = layer.weight[:outputs] if groups > 1 else layer.weight[:, :read]
         bias = {} if layer.bias is None else {"bias": layer.bias[:outputs]}
         tensors.append({"weight": weight, **bias})
         sources.append(torch.rand(2, 3, read, *spatial, dtype=torch.float64))
-    out = connect_side_by_side(node, layer, tensors, sources)
+    stacked = {name: beside([each[name] for each in tensors], 0) for name in tensors[0]}
+    out = connect_side_by_side(node, layer, stacked, beside(sources, 2))
     width = max(len(each["weight"]) for each in tensors)
     for plan, (each, source) in enumerate(zip(tensors, sources, strict=True)):
-        expected = connect_side_by_side(node, layer, [each], [source])
+        expected = connect(node, layer, each, source)
         got = out[:, :, plan * width : plan * width + len(each["weight"])]
         torch.testing.assert_close(got, expected)
         if source.shape[2] == 6:
             torch.testing.assert_close(expected.flatten(0, 1), layer(source.flatten(0, 1)))
+
+
+@pytest.mark.parametrize("layer", [nn.Linear(40, 5), nn.Linear(40, 5, bias=False)])
+def test_linear_layers_in_bfloat16_are_rounded_once(layer: nn.Module) -> None:
+    node = Node(1, Kind.LINEAR, "fc", (0,), "fc", None, (), (), static=False, analog=False)
+    tensors = {name: t.detach().bfloat16() for name, t in layer.named_parameters()}
+    sources = [(torch.rand(4, 30, 40) > 0.5).bfloat16() for _ in range(2)]
+    stacked = {name: beside([tensor] * 2, 0) for name, tensor in tensors.items()}
+    out = connect_side_by_side(node, layer, stacked, beside(sources, 2)).unflatten(2, (2, 5))
+    for plan, source in enumerate(sources):
+        exact = nn.functional.linear(source.double(), *(t.double() for t in tensors.values()))
+        torch.testing.assert_close(out[:, :, plan], exact.bfloat16(), rtol=2**-8, atol=1e-6)
 
 
 def test_beside_by_hand() -> None:
