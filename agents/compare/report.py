@@ -278,7 +278,7 @@ def _figures_row(f: AgentFigures) -> list[str]:
         str(f.reward),
         str(f.area),
         f"{f.distance:.3f}",
-        *(f"{share:.0%}, {_count(median)}" for share, median in f.reached),
+        *(f"{share:.0%}, {count(median)}" for share, median in f.reached),
         f"{f.volume:.3f}",
         f"{f.seconds:.0f}",
         f"{f.search_seconds:.0f}",
@@ -350,7 +350,8 @@ def _signed(interval: Interval) -> str:
     return f"{interval.point:+.3f} [{interval.low:+.3f}, {interval.high:+.3f}]"
 
 
-def _count(median: float) -> str:
+def count(median: float) -> str:
+    """A number of evaluations; infinite where it was never enough."""
     return f"{median:.0f}" if math.isfinite(median) else "∞"
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, get_args
+from typing import get_args
 
 from spear_gym.agents.base import AgentError
 from spear_gym.files import write_text
@@ -22,16 +22,15 @@ from spear_gym.workload import Workload
 
 from .analysis import AgentFigures, Analysis
 from .cells import CompareSettings
-from .report import settings_table
+from .report import count, settings_table
 from .run import Comparison, OnCell, compare
-from .statistics import FEWEST_SEEDS
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
+from .statistics import FEWEST_SEEDS, Interval
 
 LAMBDAS = (0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0)
 
 PENALTY, OBSERVATION, SCORING = "penalty", "observation", "scoring"
+DEFAULT = "all features"
+"""The variant of the observation in which nothing is varied."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +80,7 @@ def variants(
     shape = make_reward(base.reward, base.reward_settings)
     base = _with_penalty(base, getattr(shape, "lam", 1.0))  # refused where there is no such weight
     found = [Variant(PENALTY, f"{weight:g}", _with_penalty(base, weight)) for weight in lambdas]
-    found.append(Variant(OBSERVATION, "all features", base))
+    found.append(Variant(OBSERVATION, DEFAULT, base))
     hidden = replace(base, hidden_features=MEASURED)
     found.append(Variant(OBSERVATION, "without measured features", hidden))
     usual = {workload.scoring for workload in workloads.values()}
@@ -123,7 +122,7 @@ def run_study(
 
 COLUMNS = (
     "runs", "test accuracy, target kept", "over target", "test accuracy, all runs",
-    "distance from target", "best score", "evaluations to 95 % of the best",
+    "distance from target", "best score", "evaluations to 95 % of the variant's best",
 )  # fmt: skip
 
 
@@ -139,13 +138,15 @@ def write_study(
     analyses = [Analysis(comparison) for comparison in comparisons]
     found = [analysis.figures(agent) for analysis in analyses]
     rows = [(v, f) for v, f in zip(study, found, strict=True) if f is not None]
-    files = write_page(_page(agent, rows, comparisons[0]), folder)
+    default = next(c for v, c in zip(study, comparisons, strict=True) if v.name == DEFAULT)
+    files = write_page(_page(agent, rows, default), folder)
     lines = [(v.study, v.name, *_row(f)) for v, f in rows]
     write_text(folder / "study.csv", csv_text(("study", "variant", *COLUMNS), lines))
     return [*files, folder / "study.csv"]
 
 
-def _page(agent: str, rows: Sequence[tuple[Variant, AgentFigures]], first: Comparison) -> Page:
+def _page(agent: str, rows: Sequence[tuple[Variant, AgentFigures]], default: Comparison) -> Page:
+    settings = default.settings
     sections = [
         Section(
             "What was varied",
@@ -157,25 +158,32 @@ def _page(agent: str, rows: Sequence[tuple[Variant, AgentFigures]], first: Compa
                 "never which of the plans it tried is taken: that is always the most accurate "
                 "one predicted to keep the target."
             ],
-            [settings_table(first)],
+            [settings_table(default)],
             warning=(
-                f"Only {first.settings.seeds} seeds: with fewer than {FEWEST_SEEDS} the intervals "
+                f"Only {settings.seeds} seeds: with fewer than {FEWEST_SEEDS} the intervals "
                 "say little."
-                if first.settings.seeds < FEWEST_SEEDS
+                if settings.seeds < FEWEST_SEEDS
                 else ""
             ),
         ),
-        _section("Weight of the penalty", PENALTY, rows, "lambda"),
-        _section("Measured features of the observation", OBSERVATION, rows, "observation"),
-        _section("Way of scoring", SCORING, rows, "scoring"),
+        _section("Weight of the penalty", PENALTY, rows, "lambda", settings),
+        _section(
+            "Measured features of the observation", OBSERVATION, rows, "observation", settings
+        ),
+        _section("Way of scoring", SCORING, rows, "scoring", settings),
     ]
-    return Page(f"Sensitivity of {agent} on {', '.join(first.settings.workloads)}", sections)
+    return Page(f"Sensitivity of {agent} on {', '.join(settings.workloads)}", sections)
 
 
 def _section(
-    title: str, study: str, rows: Iterable[tuple[Variant, AgentFigures]], head: str
+    title: str,
+    study: str,
+    rows: Sequence[tuple[Variant, AgentFigures]],
+    head: str,
+    default: CompareSettings,
 ) -> Section:
     own = [(variant.name, figures) for variant, figures in rows if variant.study == study]
+    usual = [v.name for v, _ in rows if v.study == study and v.settings == default]
     texts = {
         PENALTY: "R = accuracy - lambda * max(0, predicted SynOps / target - 1).",
         OBSERVATION: f"Without them, {', '.join(MEASURED)} are shown to the agent as 0.",
@@ -191,7 +199,25 @@ def _section(
         f"{title}: test accuracy after fine-tuning of all runs, and the share of runs over "
         "target, with 95 % intervals.",
     )
-    return Section(title, [texts[study]], [table], [picture])
+    told = [apart(usual[0], accuracy)] if usual else []
+    return Section(title, [texts[study], *told], [table], [picture])
+
+
+def apart(default: str, accuracy: Mapping[str, Interval]) -> str:
+    """Which variants' intervals of accuracy do not overlap the default's, in words."""
+    usual = accuracy[default]
+    others = [
+        n for n, found in accuracy.items() if found.low > usual.high or found.high < usual.low
+    ]
+    if others:
+        return (
+            f"The interval of test accuracy (all runs) of {', '.join(others)} lies apart from that "
+            f"of {default}, the default."
+        )
+    return (
+        f"No interval of test accuracy (all runs) lies apart from that of {default}, the default: "
+        "no difference is shown, and no equality either."
+    )
 
 
 def _row(f: AgentFigures) -> tuple[str, ...]:
@@ -203,5 +229,5 @@ def _row(f: AgentFigures) -> tuple[str, ...]:
         str(f.accuracy),
         f"{f.distance:.3f}",
         str(f.score),
-        f"{median:.0f} ({share:.0%} of runs)",
+        f"{count(median)} ({share:.0%} of runs)",
     )

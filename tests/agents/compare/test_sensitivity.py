@@ -16,10 +16,12 @@ from spear_gym.agents.compare.run import Comparison
 from spear_gym.agents.compare.sensitivity import (
     COLUMNS,
     Variant,
+    apart,
     run_study,
     variants,
     write_study,
 )
+from spear_gym.agents.compare.statistics import Interval
 from spear_gym.evaluation import PlanEvaluator
 from spear_gym.lre import NoEstimator
 from spear_gym.observation import MEASURED, NAMES
@@ -108,6 +110,20 @@ def test_report_holds_every_variant(ran: Ran, tmp_path: Path) -> None:
     accuracy = found[0].records[0]["test_accuracy"]
     assert rows[0]["test accuracy, all runs"].startswith(f"{accuracy:.3f}")
     assert "Only 1 seeds" in (tmp_path / "report.md").read_text()
+
+
+def test_report_shows_the_default_and_what_lies_apart(ran: Ran, tmp_path: Path) -> None:
+    study, found, _ = ran
+    write_study(study, found, tmp_path)
+    text = (tmp_path / "report.md").read_text()
+    assert '| reward | tar {"lam": 5.0} |' in text
+    assert "inf (" not in text
+    usual = Interval(0.9, 0.88, 0.92)
+    near, below, above = Interval(0.87, 0.8, 0.88), Interval(0.8, 0.7, 0.87), Interval(1, 0.93, 1)
+    assert "of 1, 9 lies apart from that of 5," in apart(
+        "5", {"1": below, "2": near, "5": usual, "9": above}
+    )
+    assert "no equality either" in apart("5", {"2": near, "5": usual})
 
 
 class Watching:
