@@ -347,7 +347,7 @@ class _Recorder(Simulator):
         self.__dict__.update(evaluator.simulator.__dict__)
         self.spikes: dict[str, Tensor] = {}
 
-    def _seen(self, node: Node, value: Tensor) -> None:
+    def seen(self, node: Node, value: Tensor) -> None:
         if node.kind is Kind.NEURON:
             self.spikes[node.name] = self.scored(value)
 
