@@ -283,6 +283,29 @@ def test_a_simulation_that_breaks_is_a_failed_evaluation(
     assert untimed(evaluator.evaluate((3, 4, 5))) == expected
 
 
+@pytest.mark.parametrize(
+    ("message", "of_a_plan"),
+    [
+        ("CUDA out of memory. Tried to allocate 2.00 GiB", True),
+        ("DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes", True),
+        ("CUDA error: an illegal memory access was encountered", False),
+        ("shape mismatch", False),
+    ],
+)
+def test_only_memory_that_ran_out_is_a_failed_evaluation(
+    tiny: Workload, monkeypatch: pytest.MonkeyPatch, message: str, of_a_plan: bool
+) -> None:
+    evaluator = PlanEvaluator(tiny)
+
+    def fail(*_: object) -> None:
+        raise RuntimeError(message)
+
+    monkeypatch.setattr(evaluator.simulator, "advance", fail)
+    with pytest.raises(RuntimeError) as caught:
+        evaluator.evaluate((3, 4, 5))
+    assert isinstance(caught.value, EvaluationFailed) == of_a_plan
+
+
 def test_plans_of_the_toy_can_be_enumerated(toy: Workload) -> None:
     evaluator = PlanEvaluator(toy)
     space = evaluator.space
