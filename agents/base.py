@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, NoReturn, Protocol
 
 import numpy as np
 
@@ -156,17 +156,22 @@ class SearchSession:
 
     def make_env(self) -> SpearPruneEnv:
         """An environment whose episodes are paid from this session's budget."""
-        env = _SessionEnv(
-            evaluator=self.evaluator,
-            target=self.judge.target,
-            reward=self.judge.reward,
-            lre=self.judge.estimator,
-            extrapolate=True,  # the judge's maker has looked at the range
-            hidden_features=self._hidden_features,
+        return _SessionEnv(self, self._hidden_features)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> SearchSession:
+        """Itself: copies of its environments, as in a tree search, are paid from one budget."""
+        return self
+
+    def __getstate__(self) -> NoReturn:
+        """Refused, for another process would spend the budget a second time.
+
+        Raises:
+            TypeError: always.
+        """
+        raise TypeError(
+            "a search session cannot be pickled, nor can its environments: its budget would be "
+            "spent twice; copy.deepcopy gives an environment that is paid from the same budget"
         )
-        env.evaluate = self.evaluate
-        env.begin = self.begin_episode
-        return env
 
     def begin_episode(self) -> None:
         """Counts an episode that begins, so that one that never ends cannot run for ever.
@@ -193,16 +198,30 @@ class SearchSession:
 
 
 class _SessionEnv(SpearPruneEnv):
-    """An environment that tells its session of episodes."""
+    """An environment whose episodes begin and end in a session, under the session's judge."""
 
-    begin: Callable[[], None]
+    def __init__(self, session: SearchSession, hidden_features: Sequence[str]) -> None:
+        super().__init__(
+            evaluator=session.evaluator,
+            target=session.judge.target,
+            reward=session.judge.reward,
+            lre=session.judge.estimator,
+            extrapolate=True,  # the judge's maker has looked at the range
+            hidden_features=hidden_features,
+        )
+        # An adaptive reward is one for the session and all of its environments.
+        self.judge = session.judge
+        self._session = session
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Observation, dict[str, Any]]:
         """Starts an episode, if the session has one left."""
-        self.begin()
+        self._session.begin_episode()
         return super().reset(seed=seed, options=options)
+
+    def _evaluate(self, counts: Counts) -> Evaluation:
+        return self._session.evaluate(counts)
 
 
 class Agent(Protocol):

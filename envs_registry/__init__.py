@@ -19,14 +19,21 @@ for _entry in (DIGITS, *CLUTTERED, DIGITS_EVENTS):
 
 
 def register_envs() -> None:
-    """Registers ``SpearPrune-v0`` and one id per workload; calling it again changes nothing."""
-    ids = {"SpearPrune-v0": "digits"}
-    ids |= {entry.environment: entry.name for entry in ENTRIES.values()}
-    for name, workload in ids.items():
-        if name not in gym.registry:
-            gym.register(
-                name,
-                entry_point=ENTRY_POINT,
-                vector_entry_point=VECTOR_ENTRY_POINT,
-                kwargs={"workload": workload},
-            )
+    """Registers ``SpearPrune-v0`` and one id per workload; calling it again changes nothing.
+
+    The former takes any workload, so how many steps its episodes have is set when it is made.
+    """
+    _register("SpearPrune-v0", None, {})
+    for entry in ENTRIES.values():
+        _register(entry.environment, entry.groups + 1, {"workload": entry.name})
+
+
+def _register(name: str, max_episode_steps: int | None, kwargs: dict[str, str]) -> None:
+    if name not in gym.registry:
+        gym.register(
+            name,
+            entry_point=ENTRY_POINT,
+            vector_entry_point=VECTOR_ENTRY_POINT,
+            max_episode_steps=max_episode_steps,
+            kwargs=kwargs,
+        )

@@ -27,6 +27,7 @@ class Entry:
     Attributes:
         name: its name.
         environment: id of its environment.
+        groups: prunable groups of the network, so steps of an episode.
         network: makes the untrained network from a seed.
         data: makes its splits.
         seed: seed of the shipped network.
@@ -40,6 +41,7 @@ class Entry:
 
     name: str
     environment: str
+    groups: int
     network: Callable[[int], nn.Module]
     data: Callable[[], DataSplits]
     seed: int

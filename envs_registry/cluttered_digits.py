@@ -11,6 +11,7 @@ from .catalogue import Entry
 _FIRST = Entry(
     name="cluttered-digits",
     environment="SpearPrune-ClutteredDigits-v0",
+    groups=5,
     network=cluttered_digits_net,
     data=cluttered_digits,
     seed=0,

@@ -11,6 +11,7 @@ from .catalogue import Entry
 DIGITS = Entry(
     name="digits",
     environment="SpearPrune-Digits-v0",
+    groups=4,
     network=digits_net,
     data=digits,
     seed=0,

@@ -11,6 +11,7 @@ from .catalogue import Entry
 DIGITS_EVENTS = Entry(
     name="digits-events",
     environment="SpearPrune-DigitsEvents-v0",
+    groups=4,
     network=digits_events_net,
     data=digits_events,
     seed=0,

@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import inspect
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
-from gymnasium.utils import EzPickle
 from numpy.typing import NDArray
 
+from spear_gym.env_info import FAILURES, Infos, failure_code
+from spear_gym.env_spec import HasSpec
+from spear_gym.env_view import view_of
 from spear_gym.envs_registry.fits import stored_lre
-from spear_gym.evaluation import Evaluation, EvaluationFailed, Finetuned, PlanEvaluator
+from spear_gym.evaluation import Counts, Evaluation, EvaluationFailed, Finetuned, PlanEvaluator
 from spear_gym.lre import SynopsEstimator
 from spear_gym.observation import HIGH, NAMES, Observer
-from spear_gym.report.plan_view import LayerView, PlanView, draw_plan, print_plan
+from spear_gym.report.plan_frame import draw_plan
+from spear_gym.report.plan_view import print_plan
 from spear_gym.reward import RewardShape, make_reward
 from spear_gym.simulation.simulate import Precision, Scoring
 from spear_gym.snn.trace import register_neurons
 from spear_gym.target import Candidate, Judge, best_of, make_estimator, make_judge
 from spear_gym.training import Recipe
-from spear_gym.workload import Workload, load_workload
+from spear_gym.workload import Workload, load_workload, unknown
 
 Observation = NDArray[np.float32]
 Action = NDArray[np.float32]
@@ -30,7 +34,11 @@ class ActionError(ValueError):
     """An action is NaN or has the wrong shape."""
 
 
-class SpearPruneEnv(gym.Env[Observation, Action], EzPickle):
+class OptionError(ValueError):
+    """An option of ``reset`` that there is none of, or arguments that contradict one another."""
+
+
+class SpearPruneEnv(HasSpec, gym.Env[Observation, Action]):
     """Prune a trained spiking neural network, layer by layer, to a target of SynOps.
 
     ## Description
@@ -87,15 +95,44 @@ class SpearPruneEnv(gym.Env[Observation, Action], EzPickle):
 
     ## Starting State
 
-    Nothing is pruned; ``reset`` is deterministic whatever the seed.
+    Nothing is pruned; ``reset`` is deterministic whatever the seed. There are no options.
 
     ## Episode End
 
-    Exactly L steps, then ``terminated``; never truncated. The last ``info`` holds ``accuracy``,
-    ``synops``, ``synops_fraction``, ``predicted_synops_fraction``, ``target``, ``reward_terms``,
-    ``cost`` = max(0, r - 1), ``params_fraction``, ``plan`` (channels kept per group),
-    ``evaluation_id`` and ``cached``. A plan that cannot be evaluated ends the episode with the
-    smallest reward and ``info["failure"]``.
+    Exactly L steps, then ``terminated``; never truncated. A plan that cannot be evaluated ends the
+    episode with the smallest reward. ``max_episode_steps`` of ``env.spec`` is L + 1. There is no
+    ``reward_threshold``: what can be reached depends on target, scoring and reward.
+
+    ## Info
+
+    The same keys at ``reset`` and at every step, numbers and arrays of numbers only; -1 stands for
+    what is not known yet. Names are on ``env.unwrapped``.
+
+    | Key | Type | Meaning | Known |
+    |---|---|---|---|
+    | group | int | the group just decided, in ``group_names`` | from the first step |
+    | applied_action | float32 (1,) | the prune ratio after clipping | from the first step |
+    | channels_kept | int | channels that the group keeps | from the first step |
+    | plan | int64 (L,) | channels kept per group | a group more at every step |
+    | target | float | the SynOps target, of unpruned | always |
+    | accuracy | float | on the search split, before fine-tuning | at the end |
+    | synops | float | SynOps per sample, before fine-tuning | at the end |
+    | synops_fraction | float | the same, of unpruned | at the end |
+    | predicted_synops_fraction | float | after fine-tuning, of unpruned | at the end |
+    | params_fraction | float | parameters, of unpruned | at the end |
+    | reward_terms | float64 (terms,) | in ``reward_term_names``; their sum is the reward | always |
+    | cost | float | max(0, r - 1) at the end, before it 0 | always |
+    | evaluation_id | int | number of the plan among those evaluated | at the end |
+    | cached | bool | whether it had been evaluated before | always |
+    | failure | int | why there is no score, in ``failure_names``; 0 for none | always |
+
+    After a failure the figures stay -1, the terms and the cost 0; ``last_failure`` is its text.
+
+    ## Copies
+
+    ``copy.deepcopy``, pickle and cloudpickle give an environment that goes on in mid-episode as
+    this one would. Deep copies share its evaluator, and so its memory; a pickled one brings the
+    plans evaluated so far, but activations are computed again.
 
     ## Arguments
 
@@ -124,12 +161,14 @@ class SpearPruneEnv(gym.Env[Observation, Action], EzPickle):
         min_channels: fewest channels a group keeps.
         max_ratio: largest prune ratio.
         hidden_features: names of observation features to show as 0, for ablations.
-        evaluator: share another environment's evaluator (workload, scoring and the other
-            settings of plans are then its own).
+        evaluator: share another environment's evaluator. Workload, scoring and the other settings
+            of plans are then its own; one that is given and differs is refused.
         render_mode: ``"ansi"`` or ``"rgb_array"``.
+        others: refused, with near matches.
 
     Raises:
         ValueError: one of its subclasses, naming what does not fit, before anything is trained.
+        TypeError: for an argument that there is none of.
 
     ## Version History
 
@@ -143,58 +182,41 @@ class SpearPruneEnv(gym.Env[Observation, Action], EzPickle):
 
     def __init__(
         self,
-        workload: str | Workload = "digits",
+        workload: str | Workload | None = None,
         target: float | None = None,
         target_synops: float | None = None,
         reward: str | RewardShape = "tar",
         reward_settings: Mapping[str, Any] | None = None,
         scoring: Scoring | None = None,
-        precision: Precision = "float32",
-        criterion: str = "l1",
+        precision: Precision | None = None,
+        criterion: str | None = None,
         lre: str | SynopsEstimator = "auto",
         confidence: float | None = None,
         extrapolate: bool = False,
-        channel_multiple: int = 1,
-        min_channels: int = 1,
-        max_ratio: float = 0.9,
+        channel_multiple: int | None = None,
+        min_channels: int | None = None,
+        max_ratio: float | None = None,
         hidden_features: Sequence[str] = (),
         evaluator: PlanEvaluator | None = None,
         render_mode: str | None = None,
+        **others: Any,
     ) -> None:
+        for name in others:
+            raise TypeError(unknown("argument of SpearPruneEnv", name, ARGUMENTS))
         shape = make_reward(reward, reward_settings)
+        settings = {
+            "scoring": scoring,
+            "precision": precision,
+            "criterion": criterion,
+            "channel_multiple": channel_multiple,
+            "min_channels": min_channels,
+            "max_ratio": max_ratio,
+        }
+        given = {name: _plain(value) for name, value in settings.items() if value is not None}
         if evaluator is None:
-            loaded = load_workload(workload) if isinstance(workload, str) else workload
-            evaluator = PlanEvaluator(
-                loaded,
-                scoring=scoring,
-                precision=precision,
-                criterion=criterion,
-                channel_multiple=channel_multiple,
-                min_channels=min_channels,
-                max_ratio=max_ratio,
-            )
-        space = evaluator.space
-        # A copy makes an evaluator like this one, of which only the settings travel.
-        EzPickle.__init__(
-            self,
-            evaluator.workload,
-            target,
-            target_synops,
-            reward,
-            reward_settings,
-            evaluator.scoring,
-            evaluator.precision,
-            evaluator.criterion,
-            lre,
-            confidence,
-            extrapolate,
-            space.channel_multiple,
-            space.min_channels,
-            space.max_ratio,
-            hidden_features,
-            None,
-            render_mode,
-        )
+            evaluator = PlanEvaluator(_loaded(workload), **given)
+        else:
+            _check_agreement(evaluator, workload, given)
         if target is None and target_synops is None:
             target = DEFAULT_TARGET
         self.evaluator = evaluator
@@ -211,15 +233,17 @@ class SpearPruneEnv(gym.Env[Observation, Action], EzPickle):
         )
         self.render_mode = render_mode
         self.observation_names = NAMES
+        self.group_names = tuple(group.name for group in evaluator.space.groups)
+        self.failure_names = FAILURES
+        self.last_failure: str | None = None
         self.observation_space = gym.spaces.Box(np.zeros_like(HIGH), HIGH, dtype=np.float32)
         self.action_space = gym.spaces.Box(
             np.float32(0.0), np.float32(evaluator.space.max_ratio), (1,), np.float32
         )
         self.best: Candidate | None = None
-        self.evaluate: Callable[[tuple[int, ...]], Evaluation] = evaluator.evaluate
-        self.on_candidate: Callable[[Candidate], None] | None = None
         self._observer = Observer(evaluator, self.judge.target, hidden_features)
-        self._counts: tuple[int, ...] = ()
+        self._infos = Infos(len(evaluator.space), self.judge.target, shape)
+        self._counts: Counts = ()
         self._ratio = 0.0
         self._ended = False
 
@@ -228,39 +252,50 @@ class SpearPruneEnv(gym.Env[Observation, Action], EzPickle):
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Observation, dict[str, Any]]:
-        """Starts an episode with nothing pruned."""
+        """Starts an episode with nothing pruned.
+
+        Raises:
+            OptionError: for any option, since there are none.
+        """
+        for name in options or {}:
+            raise OptionError(_no_such_option(name))
         super().reset(seed=seed, options=options)
         self._counts, self._ratio, self._ended = (), 0.0, False
-        return self._observe(), {"group": self.evaluator.space.groups[0].name}
+        return self._observe(), self._infos()
 
     def step(self, action: Action) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
         """Applies a prune ratio to the group at hand; see the class docstring."""
-        info = self._apply(action)
+        count, self._ratio = self._count(action)
+        self._counts = (*self._counts, count)
+        info = self._infos(self._counts, self._ratio)
         if len(self._counts) < len(self.evaluator.space):
             try:
                 return self._observe(), 0.0, False, False, info
             except EvaluationFailed as error:
-                return self._failed(error, info)
+                return self._failed(error)
         try:
             cached = self._counts in self.evaluator.known
-            candidate = self.judge.conclude(self.evaluate(self._counts))
+            candidate = self.judge.conclude(self._evaluate(self._counts))
         except EvaluationFailed as error:
-            return self._failed(error, info)
+            return self._failed(error)
         self.best = best_of([candidate] if self.best is None else [self.best, candidate])
-        if self.on_candidate is not None:
-            self.on_candidate(candidate)
-        info |= final_info(candidate, self.judge.target, cached)
+        info |= self._infos.scored(candidate, self.evaluator.number(self._counts), cached)
         return self._observe(), candidate.reward, True, False, info
 
     def render(self) -> Any:
         """Text (``"ansi"``) or an RGB picture (``"rgb_array"``) of the plan so far."""
         if self.render_mode == "ansi":
-            return print_plan(self._view())
+            return print_plan(view_of(self.evaluator, self.judge, self._counts))
         if self.render_mode == "rgb_array":
-            return draw_plan(self._view())
+            return draw_plan(view_of(self.evaluator, self.judge, self._counts))
         return None
 
     # ---------------------------------------------------------------- for users
+
+    @property
+    def reward_term_names(self) -> tuple[str, ...]:
+        """Names of the entries of ``info["reward_terms"]``."""
+        return self._infos.reward_term_names
 
     def finetune(
         self, candidate: Candidate | None = None, *, seed: int = 0, recipe: Recipe | None = None
@@ -296,15 +331,8 @@ class SpearPruneEnv(gym.Env[Observation, Action], EzPickle):
         """
         return (*self._counts, self._count(action)[0])
 
-    def _apply(self, action: Action) -> dict[str, Any]:
-        index = len(self._counts)
-        count, self._ratio = self._count(action)
-        self._counts = (*self._counts, count)
-        return {
-            "group": self.evaluator.space.groups[index].name,
-            "applied_action": np.array([self._ratio], dtype=np.float32),
-            "channels_kept": count,
-        }
+    def _evaluate(self, counts: Counts) -> Evaluation:
+        return self.evaluator.evaluate(counts)
 
     def _count(self, action: Action) -> tuple[int, float]:
         """Channels that the group at hand keeps, and the ratio that says so."""
@@ -322,65 +350,67 @@ class SpearPruneEnv(gym.Env[Observation, Action], EzPickle):
         ratio = float(np.clip(values[0], np.float32(0.0), np.float32(space.max_ratio)))
         return space.count(index, ratio), ratio
 
+    def _groups_and_workload(self) -> tuple[int, str]:
+        return len(self.evaluator.space), self.evaluator.workload.name
+
     def _observe(self) -> Observation:
         measured = self.evaluator.prefix(self._counts)
         return self._observer(len(self._counts), measured, self._ratio)
 
     def _failed(
-        self, error: EvaluationFailed, info: dict[str, Any]
+        self, error: EvaluationFailed
     ) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
         self._ended = True
+        self.last_failure = str(error)
+        info = self._infos(self._counts, self._ratio, failure_code(error))
         # The last decision is taken back, so that what render() shows was measured.
         self._counts = self._counts[:-1]
-        observation = np.zeros_like(HIGH)
-        return observation, self.judge.reward_bounds[0], True, False, info | {"failure": str(error)}
-
-    def _view(self) -> PlanView:
-        space, evaluator = self.evaluator.space, self.evaluator
-        measured = evaluator.prefix(self._counts)
-        reference = evaluator.reference
-        layers = []
-        for index, group in enumerate(space.groups):
-            decided = index < len(self._counts)
-            at = evaluator.prefix(self._counts[:index]) if index <= len(self._counts) else None
-            layers.append(
-                LayerView(
-                    group.name,
-                    group.channels,
-                    self._counts[index] if decided else None,
-                    None if at is None else at.input_rate,
-                )
-            )
-        final = evaluator.known.get(self._counts)
-        candidate = None if final is None else self.judge(final)
-        return PlanView(
-            workload=evaluator.workload.name,
-            layers=tuple(layers),
-            committed=measured.synops_committed / reference.synops,
-            still_open=measured.synops_open / reference.synops,
-            target=self.judge.target,
-            predicted=None if candidate is None else candidate.predicted_fraction,
-            accuracy=None if candidate is None else candidate.accuracy,
-            reward=None if candidate is None else candidate.reward,
-        )
+        return np.zeros_like(HIGH), self.judge.reward_bounds[0], True, False, info
 
 
+DEFAULT_WORKLOAD = "digits"
 DEFAULT_TARGET = 0.3
 
+ARGUMENTS = tuple(
+    name for name in inspect.signature(SpearPruneEnv).parameters if name not in ("self", "others")
+)
 
-def final_info(candidate: Candidate, target: float, cached: bool) -> dict[str, Any]:
-    """The ``info`` of an episode's last step."""
-    evaluation = candidate.evaluation
-    return {
-        "accuracy": evaluation.accuracy,
-        "synops": evaluation.synops,
-        "synops_fraction": evaluation.synops_fraction,
-        "predicted_synops_fraction": candidate.predicted_fraction,
-        "target": target,
-        "reward_terms": dict(candidate.terms),
-        "cost": candidate.cost,
-        "params_fraction": evaluation.params_fraction,
-        "plan": evaluation.counts,
-        "evaluation_id": evaluation.id,
-        "cached": cached,
+
+def _loaded(workload: str | Workload | None) -> Workload:
+    if isinstance(workload, Workload):
+        return workload
+    return load_workload(DEFAULT_WORKLOAD if workload is None else workload)
+
+
+def _plain(value: Any) -> Any:
+    """Python's own number in place of NumPy's."""
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def _check_agreement(
+    evaluator: PlanEvaluator, workload: str | Workload | None, given: Mapping[str, Any]
+) -> None:
+    """Refuses settings that a shared evaluator does not have."""
+    name = workload.name if isinstance(workload, Workload) else workload
+    own = {
+        "workload": evaluator.workload.name,
+        "scoring": evaluator.scoring,
+        "precision": evaluator.precision,
+        "criterion": evaluator.criterion,
+        "channel_multiple": evaluator.space.channel_multiple,
+        "min_channels": evaluator.space.min_channels,
+        "max_ratio": evaluator.space.max_ratio,
     }
+    asked = dict(given) if name is None else {"workload": name, **given}
+    for setting, value in asked.items():
+        if value != own[setting]:
+            raise OptionError(
+                f"{setting} is {value!r}, but the evaluator that is given has {own[setting]!r}; "
+                "leave one of the two out"
+            )
+
+
+def _no_such_option(name: str) -> str:
+    if name in ARGUMENTS:
+        return f"reset has no options; {name!r} is set once, by gym.make(..., {name}=...)"
+    return f"reset has no options, so {name!r} would change nothing; leave it out"

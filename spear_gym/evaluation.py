@@ -190,15 +190,25 @@ class PlanEvaluator:
         self._decisions = 0
         self._simulated = 0
         self.known: dict[Counts, Evaluation] = {}
+        self._numbers: dict[Counts, int] = {}
         self._prefixes: dict[Counts, PrefixMeasure] = {}
         self._walks: OrderedDict[Counts, Walk] = OrderedDict()
         self._walk_bytes = 0
         self._ended: dict[Counts, Walk] = {}
 
     def __getstate__(self) -> dict[str, Any]:
-        """What travels to other processes: not the activations, which they make themselves."""
+        """What is pickled: not the activations, nor the simulator, which are made anew."""
+        _, _, state = self.reduce_whole()
+        return {name: value for name, value in state.items() if name != "simulator"}
+
+    def reduce_whole(self) -> tuple[Any, ...]:
+        """How an evaluator travels to worker processes: without the activations."""
         emptied = {"_walks": OrderedDict(), "_walk_bytes": 0, "_ended": {}}
-        return {**self.__dict__, **emptied}
+        return type(self).__new__, (type(self),), {**self.__dict__, **emptied}
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> PlanEvaluator:
+        """Itself: what is copied in one process shares its memory, which only ever grows."""
+        return self
 
     @property
     def graph(self) -> SpikingGraph:
@@ -300,6 +310,10 @@ class PlanEvaluator:
         self._decisions += len(key)
         self.known[key] = evaluation
         return evaluation
+
+    def number(self, counts: Sequence[int]) -> int:
+        """The number of an evaluated plan, from 0, in the order in which numbers were asked for."""
+        return self._numbers.setdefault(tuple(counts), len(self._numbers))
 
     def prepare(self, keys: Iterable[Counts]) -> None:
         """Computes the last decisions of several plans' prefixes, one operation per layer for all.

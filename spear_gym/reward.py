@@ -29,7 +29,7 @@ class RewardShape(Protocol):
         ...
 
     def terms(self, accuracy: float, ratio: float) -> dict[str, float]:
-        """Named terms whose sum is the reward.
+        """Named terms whose sum is the reward, of the same names for every plan.
 
         Args:
             accuracy: Q in [0, 1].
@@ -258,8 +258,10 @@ class HardReward:
         return "hard"
 
     def terms(self, accuracy: float, ratio: float) -> dict[str, float]:
-        """``accuracy`` when the target is kept, else ``synops_penalty``."""
-        return {"accuracy": accuracy} if ratio <= 1.0 else {"synops_penalty": self.penalty}
+        """``accuracy`` when the target is kept, else ``synops_penalty``; the other is 0."""
+        if ratio <= 1.0:
+            return {"accuracy": accuracy, "synops_penalty": 0.0}
+        return {"accuracy": 0.0, "synops_penalty": self.penalty}
 
     def bounds(self, max_ratio: float) -> tuple[float, float]:
         """[penalty, 1], or [0, 1] when no plan can be over the target."""
@@ -355,7 +357,9 @@ REWARDS: dict[str, Callable[..., RewardShape]] = {
 def make_reward(
     reward: str | RewardShape, settings: Mapping[str, Any] | None = None
 ) -> RewardShape:
-    """A reward shape by name, or the given one.
+    """A reward shape by name, or the given one; an adaptive one as it was at the beginning.
+
+    Two environments that are given one adaptive shape each adapt their own.
 
     Args:
         reward: a name in :data:`REWARDS` or a shape.
@@ -367,7 +371,7 @@ def make_reward(
     if not isinstance(reward, str):
         if settings:
             raise RewardError("reward settings are for rewards given by name")
-        return reward
+        return reward.fresh() if isinstance(reward, AdaptiveReward) else reward
     if reward not in REWARDS:
         raise RewardError(unknown("reward", reward, tuple(REWARDS)))
     known = tuple(inspect.signature(REWARDS[reward]).parameters)

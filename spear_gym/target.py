@@ -225,7 +225,7 @@ def target_fraction(
         raise TargetError(
             f"target is {target:g}; it must lie in (0, 1], a fraction of the unpruned SynOps"
         )
-    return target
+    return float(target)
 
 
 def make_estimator(

@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
-from typing import Any, cast
+from collections.abc import Callable
+from functools import partial
+from typing import Any
 
+import gymnasium as gym
 import numpy as np
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
+from gymnasium.wrappers import TimeLimit
 from numpy.typing import NDArray
 from stable_baselines3.common.vec_env import VecEnv
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices, VecEnvObs, VecEnvStepReturn
 
-from spear_gym.env import SpearPruneEnv
+from spear_gym.env import ARGUMENTS, SpearPruneEnv
+from spear_gym.env_spec import HasSpec
+from spear_gym.workload import unknown
+
+OWN_ARGUMENTS = ("num_envs", "autoreset_mode", "side_by_side", "max_episode_steps")
 
 
-class SpearPruneVectorEnv(SyncVectorEnv):
+class SpearPruneVectorEnv(HasSpec, SyncVectorEnv):
     """N environments that share one evaluator.
 
     All episodes have the same length, so they walk in step. What one episode has computed, a
@@ -27,7 +35,13 @@ class SpearPruneVectorEnv(SyncVectorEnv):
         side_by_side: each layer of all episodes is one operation. Meant for a GPU, where a small
             layer takes less time than its launch; slower on a CPU. A spike may now and then fall
             otherwise than in single environments, for sums are rounded in another order.
+        max_episode_steps: truncates episodes there, as Gymnasium's ``TimeLimit`` does; by default,
+            and with -1, they have all their L steps.
         kwargs: arguments of :class:`~spear_gym.env.SpearPruneEnv`.
+
+    Raises:
+        ValueError: for fewer than one environment or step, and whatever a single one refuses.
+        TypeError: for an argument that there is none of, with near matches.
     """
 
     def __init__(
@@ -35,33 +49,66 @@ class SpearPruneVectorEnv(SyncVectorEnv):
         num_envs: int = 1,
         autoreset_mode: str | AutoresetMode = AutoresetMode.NEXT_STEP,
         side_by_side: bool = False,
+        max_episode_steps: int | None = None,
         **kwargs: Any,
     ) -> None:
+        for name in kwargs:
+            if name not in ARGUMENTS:
+                known = (*OWN_ARGUMENTS, *ARGUMENTS)
+                raise TypeError(unknown("argument of SpearPruneVectorEnv", name, known))
         if num_envs < 1:
             raise ValueError(f"num_envs is {num_envs}; it must be at least 1")
+        if max_episode_steps is not None and max_episode_steps < 1 and max_episode_steps != -1:
+            raise ValueError(
+                f"max_episode_steps is {max_episode_steps}; it must be at least 1, or -1 for no "
+                "limit"
+            )
         first = SpearPruneEnv(**kwargs)
         self.evaluator = first.evaluator
-        rest = {**kwargs, "evaluator": first.evaluator}
-
-        def sibling() -> SpearPruneEnv:
-            return SpearPruneEnv(**rest)
-
+        self.side_by_side = side_by_side
+        limit = max_episode_steps
+        if limit == -1 or (limit is not None and limit > len(first.evaluator.space)):
+            limit = None
+        # Partials, not closures, so that the vector can be pickled.
+        sibling = partial(SpearPruneEnv, **{**kwargs, "evaluator": first.evaluator})
+        makers = [partial(_same, first), *[sibling] * (num_envs - 1)]
         super().__init__(
-            [lambda: first, *[sibling] * (num_envs - 1)],
+            [partial(_limited, make, limit) for make in makers],
             autoreset_mode=AutoresetMode(autoreset_mode),
         )
-        self.side_by_side = side_by_side
+
+    @property
+    def episodes(self) -> tuple[SpearPruneEnv, ...]:
+        """The environments, without a time limit around them."""
+        return tuple(_unwrapped(env) for env in self.envs)
 
     def step(self, actions: NDArray[Any]) -> tuple[Any, ...]:
         """Steps all episodes; see Gymnasium."""
         if self.side_by_side:
             resets = self._autoreset_envs & (self.autoreset_mode is AutoresetMode.NEXT_STEP)
-            envs = cast("tuple[SpearPruneEnv, ...]", self.envs)
-            episodes = zip(envs, actions, resets, strict=True)
+            episodes = zip(self.episodes, actions, resets, strict=True)
             self.evaluator.prepare(
                 episode.decided(action) for episode, action, reset in episodes if not reset
             )
         return super().step(actions)
+
+    def _groups_and_workload(self) -> tuple[int, str]:
+        return len(self.evaluator.space), self.evaluator.workload.name
+
+
+def _same(env: SpearPruneEnv) -> SpearPruneEnv:
+    return env
+
+
+def _limited(make: Callable[[], SpearPruneEnv], limit: int | None) -> gym.Env[Any, Any]:
+    env = make()
+    return env if limit is None else TimeLimit(env, limit)
+
+
+def _unwrapped(env: gym.Env[Any, Any]) -> SpearPruneEnv:
+    inner = env.unwrapped
+    assert isinstance(inner, SpearPruneEnv)
+    return inner
 
 
 class SB3VecEnv(VecEnv):
@@ -87,7 +134,8 @@ class SB3VecEnv(VecEnv):
 
     def reset(self) -> VecEnvObs:
         """Starts all episodes."""
-        observations, _ = self.env.reset(seed=self._seeds)
+        observations, infos = self.env.reset(seed=self._seeds)
+        self.reset_infos = [_row(infos, index) for index in range(self.num_envs)]
         self._reset_seeds()
         self._reset_options()
         return np.asarray(observations).copy()
@@ -99,12 +147,14 @@ class SB3VecEnv(VecEnv):
     def step_wait(self) -> VecEnvStepReturn:
         """Steps all episodes; an episode that ends starts again at once."""
         observations, rewards, terminated, truncated, infos = self.env.step(self._actions)
-        rows: list[dict[str, Any]] = [{} for _ in range(self.num_envs)]
+        rows = [_row(infos, index) for index in range(self.num_envs)]
         dones = np.logical_or(terminated, truncated)
-        for index in np.flatnonzero(dones):
-            rows[index] = _row(infos["final_info"], int(index))
+        for index in map(int, np.flatnonzero(dones)):
+            self.reset_infos[index] = rows[index]
+            rows[index] = _row(infos["final_info"], index)
             rows[index]["terminal_observation"] = infos["final_obs"][index]
-            rows[index]["TimeLimit.truncated"] = bool(truncated[index] and not terminated[index])
+        for row, ended, cut in zip(rows, terminated, truncated, strict=True):
+            row["TimeLimit.truncated"] = bool(cut and not ended)
         return np.asarray(observations).copy(), rewards.astype(np.float32), dones, rows
 
     def close(self) -> None:
@@ -113,12 +163,12 @@ class SB3VecEnv(VecEnv):
 
     def get_attr(self, attr_name: str, indices: VecEnvIndices = None) -> list[Any]:
         """An attribute of the chosen environments."""
-        return [getattr(self.env.envs[i], attr_name) for i in self._get_indices(indices)]
+        return [self.env.envs[i].get_wrapper_attr(attr_name) for i in self._get_indices(indices)]
 
     def set_attr(self, attr_name: str, value: Any, indices: VecEnvIndices = None) -> None:
         """Sets an attribute of the chosen environments."""
         for index in self._get_indices(indices):
-            setattr(self.env.envs[index], attr_name, value)
+            self.env.envs[index].set_wrapper_attr(attr_name, value)
 
     def env_method(
         self,
@@ -129,18 +179,15 @@ class SB3VecEnv(VecEnv):
     ) -> list[Any]:
         """Calls a method of the chosen environments."""
         chosen = [self.env.envs[i] for i in self._get_indices(indices)]
-        return [getattr(env, method_name)(*method_args, **method_kwargs) for env in chosen]
+        methods = [env.get_wrapper_attr(method_name) for env in chosen]
+        return [method(*method_args, **method_kwargs) for method in methods]
 
     def env_is_wrapped(self, wrapper_class: type[Any], indices: VecEnvIndices = None) -> list[bool]:
-        """Whether the chosen environments are wrapped; they never are."""
+        """Whether the chosen environments are wrapped in this; a time limit is all there may be."""
         return [isinstance(self.env.envs[i], wrapper_class) for i in self._get_indices(indices)]
 
 
 def _row(infos: dict[str, Any], index: int) -> dict[str, Any]:
     """One environment's info out of Gymnasium's dictionary of arrays."""
-    row: dict[str, Any] = {}
-    for key, values in infos.items():
-        if key.startswith("_"):
-            continue
-        row[key] = _row(values, index) if isinstance(values, dict) else values[index]
-    return row
+    names = [name for name in infos if not name.startswith("_") and not name.startswith("final_")]
+    return {name: infos[name][index] for name in names}

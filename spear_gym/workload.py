@@ -188,6 +188,14 @@ class Workload:
         # snnTorch's surrogate gradients are closures, which plain pickle refuses.
         return _restored, (type(self), cloudpickle.dumps(self.__dict__))
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> Workload:
+        """A workload of its own around the same network and data, which are never written to."""
+        if self.catalogued:
+            return self
+        copied = type(self).__new__(type(self))
+        copied.__dict__.update(self.__dict__)
+        return copied
+
     def reduce_whole(self) -> tuple[Any, ...]:
         """How a workload travels to worker processes: with its data, catalogued or not.
 
@@ -267,7 +275,7 @@ class Workload:
 
 
 def _restored(kind: type[Workload], payload: bytes) -> Workload:
-    """The copy of a workload on its way through our own processes or ``copy.deepcopy``."""
+    """The copy of a workload on its way through our own processes."""
     workload = kind.__new__(kind)
     workload.__dict__.update(cloudpickle.loads(payload))
     return workload

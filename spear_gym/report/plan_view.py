@@ -5,9 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import numpy as np
-from numpy.typing import NDArray
-
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
@@ -74,15 +71,6 @@ def print_plan(view: PlanView) -> str:
         f"target {view.target:.3f}"
     )
     return "\n".join(lines)
-
-
-def draw_plan(view: PlanView) -> NDArray[np.uint8]:
-    """The plan as an RGB picture, uint8 ``(height, width, 3)``."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-
-    canvas = FigureCanvasAgg(plan_figure(view))
-    canvas.draw()
-    return np.array(canvas.buffer_rgba(), dtype=np.uint8)[..., :3].copy()
 
 
 def plan_figure(view: PlanView) -> Figure:

@@ -1,0 +1,106 @@
+"""The ``info`` of a step: the same keys at every step, numbers and arrays of numbers only."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from torch.linalg import LinAlgError  # type: ignore[attr-defined]
+
+from spear_gym.evaluation import Counts, EvaluationFailed
+from spear_gym.reward import RewardError, RewardShape
+from spear_gym.target import Candidate
+
+UNKNOWN = -1
+"""Stands for what is not known yet: a group before the first step, figures before the last."""
+
+FAILURES = ("none", "output not finite", "out of memory", "no solution of the refit")
+"""Why a plan could not be evaluated; ``info["failure"]`` is the place in this list."""
+
+
+def failure_code(error: EvaluationFailed) -> int:
+    """The place in :data:`FAILURES` of what made an evaluation fail."""
+    if error.__cause__ is None:
+        return 1
+    return 3 if isinstance(error.__cause__, LinAlgError) else 2
+
+
+def term_names(reward: RewardShape) -> tuple[str, ...]:
+    """Names of a reward's terms, in order, found by asking on both sides of the target."""
+    asked = ((1.0, 0.5), (1.0, 1.0), (0.5, 2.0))
+    return tuple(dict.fromkeys(name for at in asked for name in reward.terms(*at)))
+
+
+class Infos:
+    """Makes the infos of one environment.
+
+    Args:
+        groups: steps of an episode, L.
+        target: the target fraction.
+        reward: gives the names of the terms.
+    """
+
+    def __init__(self, groups: int, target: float, reward: RewardShape) -> None:
+        self.reward_term_names = term_names(reward)
+        self._groups = groups
+        self._target = target
+
+    def __call__(
+        self, counts: Counts = (), applied: float = UNKNOWN, failure: int = 0
+    ) -> dict[str, Any]:
+        """The info of a step that ends with no score.
+
+        Args:
+            counts: channels kept by the groups decided so far; none right after a reset.
+            applied: the prune ratio that was applied.
+            failure: place in :data:`FAILURES`.
+        """
+        plan = np.full(self._groups, UNKNOWN, dtype=np.int64)
+        plan[: len(counts)] = counts
+        return {
+            "group": len(counts) - 1,
+            "applied_action": np.array([applied], dtype=np.float32),
+            "channels_kept": counts[-1] if counts else UNKNOWN,
+            "plan": plan,
+            "target": self._target,
+            "accuracy": float(UNKNOWN),
+            "synops": float(UNKNOWN),
+            "synops_fraction": float(UNKNOWN),
+            "predicted_synops_fraction": float(UNKNOWN),
+            "params_fraction": float(UNKNOWN),
+            "reward_terms": np.zeros(len(self.reward_term_names)),
+            "cost": 0.0,
+            "evaluation_id": UNKNOWN,
+            "cached": False,
+            "failure": failure,
+        }
+
+    def scored(self, candidate: Candidate, number: int, cached: bool) -> dict[str, Any]:
+        """What the last step knows beside :meth:`__call__`.
+
+        Args:
+            candidate: the judged plan.
+            number: of its evaluation.
+            cached: whether it had been evaluated before.
+        """
+        evaluation = candidate.evaluation
+        return {
+            "accuracy": evaluation.accuracy,
+            "synops": evaluation.synops,
+            "synops_fraction": evaluation.synops_fraction,
+            "predicted_synops_fraction": candidate.predicted_fraction,
+            "params_fraction": evaluation.params_fraction,
+            "reward_terms": self._terms(candidate),
+            "cost": candidate.cost,
+            "evaluation_id": number,
+            "cached": cached,
+        }
+
+    def _terms(self, candidate: Candidate) -> np.ndarray:
+        for name in candidate.terms:
+            if name not in self.reward_term_names:
+                raise RewardError(
+                    f"the reward has a term '{name}' for this plan only; let terms() name the "
+                    f"same ones for every plan (so far: {', '.join(self.reward_term_names)})"
+                )
+        return np.array([candidate.terms.get(name, 0.0) for name in self.reward_term_names])
