@@ -105,26 +105,26 @@ class SpearPruneEnv(HasSpec, gym.Env[Observation, Action]):
 
     ## Info
 
-    The same keys at ``reset`` and at every step, numbers and arrays of numbers only; -1 stands for
-    what is not known yet. Names are on ``env.unwrapped``.
+    The same keys at ``reset`` and at every step, NumPy's numbers and arrays of numbers only; -1
+    stands for what is not known yet. Names are on ``env.unwrapped``.
 
     | Key | Type | Meaning | Known |
     |---|---|---|---|
-    | group | int | the group just decided, in ``group_names`` | from the first step |
+    | group | int64 | the group just decided, in ``group_names`` | from the first step |
     | applied_action | float32 (1,) | the prune ratio after clipping | from the first step |
-    | channels_kept | int | channels that the group keeps | from the first step |
+    | channels_kept | int64 | channels that the group keeps | from the first step |
     | plan | int64 (L,) | channels kept per group | a group more at every step |
-    | target | float | the SynOps target, of unpruned | always |
-    | accuracy | float | on the search split, before fine-tuning | at the end |
-    | synops | float | SynOps per sample, before fine-tuning | at the end |
-    | synops_fraction | float | the same, of unpruned | at the end |
-    | predicted_synops_fraction | float | after fine-tuning, of unpruned | at the end |
-    | params_fraction | float | parameters, of unpruned | at the end |
+    | target | float64 | the SynOps target, of unpruned | always |
+    | accuracy | float64 | on the search split, before fine-tuning | at the end |
+    | synops | float64 | SynOps per sample, before fine-tuning | at the end |
+    | synops_fraction | float64 | the same, of unpruned | at the end |
+    | predicted_synops_fraction | float64 | after fine-tuning, of unpruned | at the end |
+    | params_fraction | float64 | parameters, of unpruned | at the end |
     | reward_terms | float64 (terms,) | in ``reward_term_names``; their sum is the reward | always |
-    | cost | float | max(0, r - 1) at the end, before it 0 | always |
-    | evaluation_id | int | number of the plan among those evaluated | at the end |
-    | cached | bool | whether it had been evaluated before | always |
-    | failure | int | why there is no score, in ``failure_names``; 0 for none | always |
+    | cost | float64 | max(0, r - 1) at the end, before it 0 | always |
+    | evaluation_id | int64 | number of the plan among those evaluated | at the end |
+    | cached | int64 | 1 if it had been evaluated before, else 0 | always |
+    | failure | int64 | why there is no score, in ``failure_names``; 0 for none | always |
 
     After a failure the figures stay -1, the terms and the cost 0; ``last_failure`` is its text.
 
@@ -202,7 +202,7 @@ class SpearPruneEnv(HasSpec, gym.Env[Observation, Action]):
         **others: Any,
     ) -> None:
         for name in others:
-            raise TypeError(unknown("argument of SpearPruneEnv", name, ARGUMENTS))
+            raise TypeError(unexpected("SpearPruneEnv", name, ARGUMENTS))
         shape = make_reward(reward, reward_settings)
         settings = {
             "scoring": scoring,
@@ -380,6 +380,16 @@ def _loaded(workload: str | Workload | None) -> Workload:
     if isinstance(workload, Workload):
         return workload
     return load_workload(DEFAULT_WORKLOAD if workload is None else workload)
+
+
+def unexpected(made: str, name: str, known: tuple[str, ...]) -> str:
+    """The message for an argument that there is none of.
+
+    It begins as Python's own, since Gymnasium and TorchRL look for those words.
+    """
+    return f"{made}.__init__() got an unexpected keyword argument '{name}': " + unknown(
+        "argument", name, known
+    )
 
 
 def _plain(value: Any) -> Any:

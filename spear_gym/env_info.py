@@ -1,4 +1,8 @@
-"""The ``info`` of a step: the same keys at every step, numbers and arrays of numbers only."""
+"""The ``info`` of a step: the same keys at every step, numbers and arrays of numbers only.
+
+The numbers are NumPy's, which TorchRL asks for their dtype. There is no bool among them, for which
+Gymnasium's vectors make an array of objects.
+"""
 
 from __future__ import annotations
 
@@ -57,22 +61,23 @@ class Infos:
         """
         plan = np.full(self._groups, UNKNOWN, dtype=np.int64)
         plan[: len(counts)] = counts
+        unknown = np.float64(UNKNOWN)
         return {
-            "group": len(counts) - 1,
+            "group": np.int64(len(counts) - 1),
             "applied_action": np.array([applied], dtype=np.float32),
-            "channels_kept": counts[-1] if counts else UNKNOWN,
+            "channels_kept": np.int64(counts[-1] if counts else UNKNOWN),
             "plan": plan,
-            "target": self._target,
-            "accuracy": float(UNKNOWN),
-            "synops": float(UNKNOWN),
-            "synops_fraction": float(UNKNOWN),
-            "predicted_synops_fraction": float(UNKNOWN),
-            "params_fraction": float(UNKNOWN),
+            "target": np.float64(self._target),
+            "accuracy": unknown,
+            "synops": unknown,
+            "synops_fraction": unknown,
+            "predicted_synops_fraction": unknown,
+            "params_fraction": unknown,
             "reward_terms": np.zeros(len(self.reward_term_names)),
-            "cost": 0.0,
-            "evaluation_id": UNKNOWN,
-            "cached": False,
-            "failure": failure,
+            "cost": np.float64(0.0),
+            "evaluation_id": np.int64(UNKNOWN),
+            "cached": np.int64(0),
+            "failure": np.int64(failure),
         }
 
     def scored(self, candidate: Candidate, number: int, cached: bool) -> dict[str, Any]:
@@ -85,15 +90,15 @@ class Infos:
         """
         evaluation = candidate.evaluation
         return {
-            "accuracy": evaluation.accuracy,
-            "synops": evaluation.synops,
-            "synops_fraction": evaluation.synops_fraction,
-            "predicted_synops_fraction": candidate.predicted_fraction,
-            "params_fraction": evaluation.params_fraction,
+            "accuracy": np.float64(evaluation.accuracy),
+            "synops": np.float64(evaluation.synops),
+            "synops_fraction": np.float64(evaluation.synops_fraction),
+            "predicted_synops_fraction": np.float64(candidate.predicted_fraction),
+            "params_fraction": np.float64(evaluation.params_fraction),
             "reward_terms": self._terms(candidate),
-            "cost": candidate.cost,
-            "evaluation_id": number,
-            "cached": cached,
+            "cost": np.float64(candidate.cost),
+            "evaluation_id": np.int64(number),
+            "cached": np.int64(cached),
         }
 
     def _terms(self, candidate: Candidate) -> np.ndarray:

@@ -14,9 +14,8 @@ from numpy.typing import NDArray
 from stable_baselines3.common.vec_env import VecEnv
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices, VecEnvObs, VecEnvStepReturn
 
-from spear_gym.env import ARGUMENTS, SpearPruneEnv
+from spear_gym.env import ARGUMENTS, SpearPruneEnv, unexpected
 from spear_gym.env_spec import HasSpec
-from spear_gym.workload import unknown
 
 OWN_ARGUMENTS = ("num_envs", "autoreset_mode", "side_by_side", "max_episode_steps")
 
@@ -55,7 +54,7 @@ class SpearPruneVectorEnv(HasSpec, SyncVectorEnv):
         for name in kwargs:
             if name not in ARGUMENTS:
                 known = (*OWN_ARGUMENTS, *ARGUMENTS)
-                raise TypeError(unknown("argument of SpearPruneVectorEnv", name, known))
+                raise TypeError(unexpected("SpearPruneVectorEnv", name, known))
         if num_envs < 1:
             raise ValueError(f"num_envs is {num_envs}; it must be at least 1")
         if max_episode_steps is not None and max_episode_steps < 1 and max_episode_steps != -1:

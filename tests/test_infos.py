@@ -28,8 +28,8 @@ def form(info: dict[str, Any]) -> dict[str, Any]:
 
 def numeric(info: dict[str, Any]) -> bool:
     return all(
-        type(value) in (int, float, bool)
-        or (isinstance(value, np.ndarray) and value.dtype.kind in "iufb")
+        isinstance(value, np.number)
+        or (isinstance(value, np.ndarray) and value.dtype.kind in "iuf")
         for value in info.values()
     )
 
@@ -86,7 +86,7 @@ def test_names_stand_on_the_environment(tiny: Workload) -> None:
 
 def test_docstring_lists_the_keys(tiny: Workload) -> None:
     table = (SpearPruneEnv.__doc__ or "").partition("## Info")[2].partition("## Copies")[0]
-    listed = re.findall(r"^ *\| (\w+) \| (?:int|float|bool)", table, re.MULTILINE)
+    listed = re.findall(r"^ *\| (\w+) \| (?:int|float)", table, re.MULTILINE)
     assert listed == list(make_tiny(tiny).reset()[1])
 
 
