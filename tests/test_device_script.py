@@ -24,7 +24,7 @@ def test_rows_of_every_part() -> None:
 
 
 def test_a_difference_is_told() -> None:
-    with pytest.raises(checks.DoesNotHoldError, match="conv1: 0.2 differs by more than 0.1"):
+    with pytest.raises(checks.DoesNotHoldError, match=r"conv1: 0\.2 differs by more than 0\.1"):
         checks.within(0.2, 0.1, "conv1")
     with pytest.raises(checks.DoesNotHoldError):
         checks.within(float("nan"), 0.1, "conv1")

@@ -96,23 +96,23 @@ class ResidualBlock(nn.Module):
         self.lif2 = _leaky()
         self.shortcut: nn.Module = nn.Identity()
         if stride != 1 or inputs != outputs:
-            layers: list[nn.Module] = [
-                nn.Conv2d(inputs, outputs, 1, stride, bias=False),
-                nn.BatchNorm2d(outputs),
-            ]
-            if form == "sew":
-                layers.append(_leaky())
-            self.shortcut = nn.Sequential(*layers)
+            current = [nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs)]
+            # Every convolution reads spikes, and what is added is of one kind.
+            before = [_leaky()] if form == "ms" else []
+            behind = [_leaky()] if form == "sew" else []
+            self.shortcut = nn.Sequential(*before, *current, *behind)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """One time step: (batch, inputs, height, width) -> (batch, outputs, ...)."""
+        beside: torch.Tensor = self.shortcut(x)
         if self.form == "ms":
             h = self.bn1(self.conv1(self.lif1(x)))
-            return self.bn2(self.conv2(self.lif2(h))) + self.shortcut(x)
-        h = self.bn2(self.conv2(self.lif1(self.bn1(self.conv1(x)))))
+            return beside + self.bn2(self.conv2(self.lif2(h)))
+        current = self.bn2(self.conv2(self.lif1(self.bn1(self.conv1(x)))))
         if self.form == "sew":
-            return self.lif2(h) + self.shortcut(x)
-        return self.lif2(h + self.shortcut(x))
+            return beside + self.lif2(current)
+        spikes: torch.Tensor = self.lif2(current + beside)
+        return spikes
 
 
 class ResNetSNN(nn.Module):

@@ -21,7 +21,7 @@ def test_groups_of_a_residual_network(form: ResidualForm) -> None:
 
 
 def test_eighteen_layers() -> None:
-    graph = trace(resnet18(0).eval(), torch.rand(1, 3, 32, 32))
+    graph = trace(resnet18(0).eval(), torch.rand(2, 3, 32, 32))
     layers = [graph.module(node) for node in graph.connections]
     shortcuts = [m for m in layers if getattr(m, "kernel_size", None) == (1, 1)]
     assert len(layers) - len(shortcuts) == 18
@@ -32,3 +32,9 @@ def test_seeds() -> None:
     one, same, other = (resnet18(seed).conv.weight for seed in (0, 0, 1))
     assert torch.equal(one, same)
     assert not torch.equal(one, other)
+
+
+@pytest.mark.parametrize("form", RESIDUAL_FORMS)
+def test_only_the_stem_is_analog(form: ResidualForm) -> None:
+    graph = trace(ResNetSNN(form, widths=(4, 6)).eval(), torch.rand(2, 3, 8, 8))
+    assert [node.name for node in graph.connections if node.analog] == ["conv"]
