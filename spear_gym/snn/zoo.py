@@ -107,12 +107,14 @@ class ResidualBlock(nn.Module):
         beside: torch.Tensor = self.shortcut(x)
         if self.form == "ms":
             h = self.bn1(self.conv1(self.lif1(x)))
-            return beside + self.bn2(self.conv2(self.lif2(h)))
+            current: torch.Tensor = self.bn2(self.conv2(self.lif2(h)))
+            return current + beside
         current = self.bn2(self.conv2(self.lif1(self.bn1(self.conv1(x)))))
         if self.form == "sew":
-            return beside + self.lif2(current)
-        spikes: torch.Tensor = self.lif2(current + beside)
-        return spikes
+            spikes: torch.Tensor = self.lif2(current)
+            return spikes + beside
+        fired: torch.Tensor = self.lif2(current + beside)
+        return fired
 
 
 class ResNetSNN(nn.Module):
