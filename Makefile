@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint wheel-check pytest clean
+.PHONY: help install demo test lint wheel-check lowest-check pytest clean
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 JOBS ?= 2
@@ -38,8 +38,14 @@ lint: $(STAMP)
 wheel-check: $(STAMP)
 	PYTHON=$(BIN)/python tests/wheel_check.sh
 
+# Under the lowest versions that are allowed; CI runs it.
+lowest-check: $(STAMP)
+	tests/lowest_check.sh
+
+# COVERAGE=1 prints which lines of the library ran; CI sets it.
 pytest: $(STAMP)
-	$(ONE_THREAD) MPLBACKEND=Agg $(BIN)/pytest -n $(JOBS) --dist worksteal
+	$(ONE_THREAD) MPLBACKEND=Agg $(BIN)/pytest -n $(JOBS) --dist worksteal \
+		$(if $(COVERAGE),--cov=spear_gym --cov-report=term:skip-covered)
 
 # One after the other even under `make -j`, and pytest last: its summary closes the output.
 test:

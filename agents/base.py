@@ -201,16 +201,8 @@ class _SessionEnv(SpearPruneEnv):
     """An environment whose episodes begin and end in a session, under the session's judge."""
 
     def __init__(self, session: SearchSession, hidden_features: Sequence[str]) -> None:
-        super().__init__(
-            evaluator=session.evaluator,
-            target=session.judge.target,
-            reward=session.judge.reward,
-            lre=session.judge.estimator,
-            extrapolate=True,  # the judge's maker has looked at the range
-            hidden_features=hidden_features,
-        )
         # An adaptive reward is one for the session and all of its environments.
-        self.judge = session.judge
+        super().__init__(session.evaluator, session.judge, hidden_features=hidden_features)
         self._session = session
 
     def reset(

@@ -13,7 +13,6 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 
-from spear_gym.env import DEFAULT_TARGET
 from spear_gym.evaluation import Finetuned, PlanEvaluator
 from spear_gym.files import (
     check_writable,
@@ -26,6 +25,7 @@ from spear_gym.pruning.plan import Plan
 from spear_gym.pruning.surgery import prune_network
 from spear_gym.report.plan_view import LayerView, PlanView
 from spear_gym.report.search_pictures import curve_png, plan_png
+from spear_gym.settings import DEFAULT_TARGET
 from spear_gym.target import Candidate, Judge
 from spear_gym.workload import Measurement, Workload
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import gymnasium as gym
@@ -13,16 +14,16 @@ from numpy.typing import NDArray
 from spear_gym.env_info import FAILURES, Infos, failure_code
 from spear_gym.env_spec import HasSpec
 from spear_gym.env_view import view_of
-from spear_gym.envs_registry.fits import stored_lre
 from spear_gym.evaluation import Counts, Evaluation, EvaluationFailed, Finetuned, PlanEvaluator
 from spear_gym.lre import SynopsEstimator
 from spear_gym.observation import HIGH, NAMES, Observer
 from spear_gym.report.plan_frame import draw_plan
 from spear_gym.report.plan_view import print_plan
-from spear_gym.reward import RewardShape, make_reward
+from spear_gym.reward import RewardShape
+from spear_gym.settings import Goal, PlanSettings
 from spear_gym.simulation.simulate import Precision, Scoring
 from spear_gym.snn.trace import register_neurons
-from spear_gym.target import Candidate, Judge, best_of, make_estimator, make_judge
+from spear_gym.target import Candidate, Judge, best_of
 from spear_gym.training import Recipe
 from spear_gym.workload import Workload, load_workload, unknown
 
@@ -142,33 +143,16 @@ class SpearPruneEnv(HasSpec, gym.Env[Observation, Action]):
     gym.make("spear_gym:SpearPrune-v0", workload="digits", target=0.3)
     ```
 
+    These are :func:`make_env`'s; the class itself takes what they are made into.
+
     Args:
-        workload: a name in the catalogue, or a :class:`~spear_gym.workload.Workload`.
-        target: largest SynOps after fine-tuning, as a fraction of the unpruned network's.
-        target_synops: the same as SynOps per sample; give one of the two.
-        reward: a name, see Rewards, or a reward shape.
-        reward_settings: keyword arguments of a named reward, for example ``{"lam": 10}``.
-        scoring: ``"plain"``, ``"recalibrated"`` or ``"refit"``; the workload's default if None.
-        precision: ``"bfloat16"`` scores faster where the processor has it, and flips a few spikes.
-        criterion: ``"l1"``, ``"bn_scale"``, ``"taylor"`` or ``"random"``.
-        lre: ``"auto"`` (your own fit if `spear lre` made one, else the shipped one), ``"none"``, a
-            path, or an estimator.
-        confidence: judge plans by the upper bound of the prediction at this confidence, for example
-            0.95; by the prediction itself if None, as in the paper.
-        extrapolate: allow a target outside the SynOps that the prediction was fitted to.
-        channel_multiple: kept channels are rounded to multiples of this, before ``min_channels``
-            and the group's width bound them.
-        min_channels: fewest channels a group keeps.
-        max_ratio: largest prune ratio.
+        evaluator: scores plans; environments that share it share its memory.
+        judge: target, prediction and reward.
         hidden_features: names of observation features to show as 0, for ablations.
-        evaluator: share another environment's evaluator. Workload, scoring and the other settings
-            of plans are then its own; one that is given and differs is refused.
         render_mode: ``"ansi"`` or ``"rgb_array"``.
-        others: refused, with near matches.
 
     Raises:
-        ValueError: one of its subclasses, naming what does not fit, before anything is trained.
-        TypeError: for an argument that there is none of.
+        ObservationError: for a feature that there is none of.
 
     ## Version History
 
@@ -182,55 +166,14 @@ class SpearPruneEnv(HasSpec, gym.Env[Observation, Action]):
 
     def __init__(
         self,
-        workload: str | Workload | None = None,
-        target: float | None = None,
-        target_synops: float | None = None,
-        reward: str | RewardShape = "tar",
-        reward_settings: Mapping[str, Any] | None = None,
-        scoring: Scoring | None = None,
-        precision: Precision | None = None,
-        criterion: str | None = None,
-        lre: str | SynopsEstimator = "auto",
-        confidence: float | None = None,
-        extrapolate: bool = False,
-        channel_multiple: int | None = None,
-        min_channels: int | None = None,
-        max_ratio: float | None = None,
+        evaluator: PlanEvaluator,
+        judge: Judge,
+        *,
         hidden_features: Sequence[str] = (),
-        evaluator: PlanEvaluator | None = None,
         render_mode: str | None = None,
-        **others: Any,
     ) -> None:
-        for name in others:
-            raise TypeError(unexpected("SpearPruneEnv", name, ARGUMENTS))
-        shape = make_reward(reward, reward_settings)
-        settings = {
-            "scoring": scoring,
-            "precision": precision,
-            "criterion": criterion,
-            "channel_multiple": channel_multiple,
-            "min_channels": min_channels,
-            "max_ratio": max_ratio,
-        }
-        given = {name: _plain(value) for name, value in settings.items() if value is not None}
-        if evaluator is None:
-            evaluator = PlanEvaluator(_loaded(workload), **given)
-        else:
-            _check_agreement(evaluator, workload, given)
-        if target is None and target_synops is None:
-            target = DEFAULT_TARGET
         self.evaluator = evaluator
-        stored = stored_lre(evaluator) if lre == "auto" else None
-        estimator = make_estimator(evaluator, lre, stored)
-        self.judge: Judge = make_judge(
-            evaluator,
-            estimator,
-            shape,
-            target=target,
-            target_synops=target_synops,
-            confidence=confidence,
-            extrapolate=extrapolate,
-        )
+        self.judge = judge
         self.render_mode = render_mode
         self.observation_names = NAMES
         self.group_names = tuple(group.name for group in evaluator.space.groups)
@@ -241,8 +184,8 @@ class SpearPruneEnv(HasSpec, gym.Env[Observation, Action]):
             np.float32(0.0), np.float32(evaluator.space.max_ratio), (1,), np.float32
         )
         self.best: Candidate | None = None
-        self._observer = Observer(evaluator, self.judge.target, hidden_features)
-        self._infos = Infos(len(evaluator.space), self.judge.target, shape)
+        self._observer = Observer(evaluator, judge.target, hidden_features)
+        self._infos = Infos(len(evaluator.space), judge.target, judge.reward)
         self._counts: Counts = ()
         self._ratio = 0.0
         self._ended = False
@@ -368,12 +311,87 @@ class SpearPruneEnv(HasSpec, gym.Env[Observation, Action]):
         return np.zeros_like(HIGH), self.judge.reward_bounds[0], True, False, info
 
 
-DEFAULT_WORKLOAD = "digits"
-DEFAULT_TARGET = 0.3
+def make_env(
+    workload: str | Workload | None = None,
+    target: float | None = None,
+    target_synops: float | None = None,
+    reward: str | RewardShape = "tar",
+    reward_settings: Mapping[str, Any] | None = None,
+    scoring: Scoring | None = None,
+    precision: Precision | None = None,
+    criterion: str | None = None,
+    lre: str | SynopsEstimator = "auto",
+    confidence: float | None = None,
+    extrapolate: bool = False,
+    channel_multiple: int | None = None,
+    min_channels: int | None = None,
+    max_ratio: float | None = None,
+    hidden_features: Sequence[str] = (),
+    evaluator: PlanEvaluator | None = None,
+    render_mode: str | None = None,
+    **others: Any,
+) -> SpearPruneEnv:
+    """An environment from flat arguments: the entry point of ``gym.make``.
 
-ARGUMENTS = tuple(
-    name for name in inspect.signature(SpearPruneEnv).parameters if name not in ("self", "others")
-)
+    Args:
+        workload: a name in the catalogue, or a :class:`~spear_gym.workload.Workload`.
+        target: largest SynOps after fine-tuning, as a fraction of the unpruned network's.
+        target_synops: the same as SynOps per sample; give one of the two.
+        reward: a name, see Rewards, or a reward shape.
+        reward_settings: keyword arguments of a named reward, for example ``{"lam": 10}``.
+        scoring: ``"plain"``, ``"recalibrated"`` or ``"refit"``; the workload's default if None.
+        precision: ``"bfloat16"`` scores faster where the processor has it, and flips a few spikes.
+        criterion: ``"l1"``, ``"bn_scale"``, ``"taylor"`` or ``"random"``.
+        lre: ``"auto"`` (your own fit if `spear lre` made one, else the shipped one), ``"none"``, a
+            path, or an estimator.
+        confidence: judge plans by the upper bound of the prediction at this confidence, for example
+            0.95; by the prediction itself if None, as in the paper.
+        extrapolate: allow a target outside the SynOps that the prediction was fitted to.
+        channel_multiple: kept channels are rounded to multiples of this, before ``min_channels``
+            and the group's width bound them.
+        min_channels: fewest channels a group keeps.
+        max_ratio: largest prune ratio.
+        hidden_features: names of observation features to show as 0, for ablations.
+        evaluator: share another environment's evaluator. Workload, scoring and the other settings
+            of plans are then its own; one that is given and differs is refused.
+        render_mode: ``"ansi"`` or ``"rgb_array"``.
+        others: refused, with near matches.
+
+    Raises:
+        ValueError: one of its subclasses, naming what does not fit, before anything is trained.
+        TypeError: for an argument that there is none of.
+    """
+    for name in others:
+        raise TypeError(unexpected("SpearPruneEnv", name, ARGUMENTS))
+    settings = {
+        "scoring": scoring,
+        "precision": precision,
+        "criterion": criterion,
+        "channel_multiple": channel_multiple,
+        "min_channels": min_channels,
+        "max_ratio": max_ratio,
+    }
+    given = {name: _plain(value) for name, value in settings.items() if value is not None}
+    goal = Goal(target, target_synops, reward, reward_settings or {}, lre, confidence, extrapolate)
+    goal.shape()
+    if evaluator is None:
+        evaluator = PlanSettings(**given).evaluator(_loaded(workload))
+    else:
+        _check_agreement(evaluator, workload, given)
+    return SpearPruneEnv(
+        evaluator,
+        goal.judge(evaluator),
+        hidden_features=hidden_features,
+        render_mode=render_mode,
+    )
+
+
+# Gymnasium asks the entry point what can be rendered.
+make_env.metadata = SpearPruneEnv.metadata  # type: ignore[attr-defined]
+
+DEFAULT_WORKLOAD = "digits"
+
+ARGUMENTS = tuple(name for name in inspect.signature(make_env).parameters if name != "others")
 
 
 def _loaded(workload: str | Workload | None) -> Workload:
@@ -402,15 +420,7 @@ def _check_agreement(
 ) -> None:
     """Refuses settings that a shared evaluator does not have."""
     name = workload.name if isinstance(workload, Workload) else workload
-    own = {
-        "workload": evaluator.workload.name,
-        "scoring": evaluator.scoring,
-        "precision": evaluator.precision,
-        "criterion": evaluator.criterion,
-        "channel_multiple": evaluator.space.channel_multiple,
-        "min_channels": evaluator.space.min_channels,
-        "max_ratio": evaluator.space.max_ratio,
-    }
+    own = {"workload": evaluator.workload.name, **asdict(PlanSettings.of(evaluator))}
     asked = dict(given) if name is None else {"workload": name, **given}
     for setting, value in asked.items():
         if value != own[setting]:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from stable_baselines3.common.vec_env import VecEnv
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices, VecEnvObs, VecEnvStepReturn
 
-from spear_gym.env import ARGUMENTS, SpearPruneEnv, unexpected
+from spear_gym.env import ARGUMENTS, SpearPruneEnv, make_env, unexpected
 from spear_gym.env_spec import HasSpec
 
 OWN_ARGUMENTS = ("num_envs", "autoreset_mode", "side_by_side", "max_episode_steps")
@@ -36,7 +36,7 @@ class SpearPruneVectorEnv(HasSpec, SyncVectorEnv):
             otherwise than in single environments, for sums are rounded in another order.
         max_episode_steps: truncates episodes there, as Gymnasium's ``TimeLimit`` does; by default,
             and with -1, they have all their L steps.
-        kwargs: arguments of :class:`~spear_gym.env.SpearPruneEnv`.
+        kwargs: arguments of :func:`~spear_gym.env.make_env`.
 
     Raises:
         ValueError: for fewer than one environment or step, and whatever a single one refuses.
@@ -62,14 +62,14 @@ class SpearPruneVectorEnv(HasSpec, SyncVectorEnv):
                 f"max_episode_steps is {max_episode_steps}; it must be at least 1, or -1 for no "
                 "limit"
             )
-        first = SpearPruneEnv(**kwargs)
+        first = make_env(**kwargs)
         self.evaluator = first.evaluator
         self.side_by_side = side_by_side
         limit = max_episode_steps
         if limit == -1 or (limit is not None and limit > len(first.evaluator.space)):
             limit = None
         # Partials, not closures, so that the vector can be pickled.
-        sibling = partial(SpearPruneEnv, **{**kwargs, "evaluator": first.evaluator})
+        sibling = partial(make_env, **{**kwargs, "evaluator": first.evaluator})
         makers = [partial(_same, first), *[sibling] * (num_envs - 1)]
         super().__init__(
             [partial(_limited, make, limit) for make in makers],

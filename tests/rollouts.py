@@ -8,13 +8,13 @@ import gymnasium as gym
 import numpy as np
 from gymnasium.utils.env_checker import data_equivalence
 
-from spear_gym.env import SpearPruneEnv
+from spear_gym.env import SpearPruneEnv, make_env
 from spear_gym.workload import Workload
 
 
 def make_tiny(tiny: Workload, **options: Any) -> SpearPruneEnv:
     settings: dict[str, Any] = {"target": 0.3, "lre": "none", **options}
-    return SpearPruneEnv(tiny, **settings)
+    return make_env(tiny, **settings)
 
 
 def random_actions(env: gym.Env[Any, Any], episodes: int, seed: int = 0) -> list[np.ndarray]:

@@ -22,7 +22,7 @@ from gymnasium.wrappers import (
 from rollouts import going_on, infos_of, make_tiny, random_actions, rollout, same
 
 from spear_gym.agents.base import BudgetSpent, SearchSession
-from spear_gym.env import SpearPruneEnv
+from spear_gym.env import SpearPruneEnv, make_env
 from spear_gym.evaluation import PlanEvaluator
 from spear_gym.lre import NoEstimator
 from spear_gym.reward import LagrangianReward
@@ -228,5 +228,5 @@ def test_workloads_are_copied_without_their_data(tiny: Workload, way: str) -> No
         assert copied.splits is tiny.splits
         copied.name = "other"
         assert tiny.name == "tiny"
-    env = WAYS[way](SpearPruneEnv(tiny, target=0.3, lre="none"))
+    env = WAYS[way](make_env(tiny, target=0.3, lre="none"))
     assert env.evaluator.workload.fingerprint() == tiny.fingerprint()

@@ -26,7 +26,7 @@ from stable_baselines3.common.env_checker import check_env as sb3_check_env
 from torch import nn
 
 import spear_gym
-from spear_gym.env import ActionError, SpearPruneEnv
+from spear_gym.env import ActionError, SpearPruneEnv, make_env
 from spear_gym.envs_registry import ENTRIES, ENTRY_POINT, register_envs
 from spear_gym.envs_registry.fits import SHIPPED
 from spear_gym.evaluation import EvaluationFailed, PlanEvaluator
@@ -261,7 +261,7 @@ def test_reward_bounds_hold(tiny: Workload) -> None:
 
 def test_failed_evaluation_ends_the_episode_with_the_lowest_reward() -> None:
     workload = toys.overflowing()
-    env = SpearPruneEnv(workload, target=0.3, lre="none", scoring="plain")
+    env = make_env(workload, target=0.3, lre="none", scoring="plain")
     assert np.isinf(measure_readout(workload)).any()
     env.reset()
     env.step(np.array([0.0], np.float32))
@@ -513,7 +513,7 @@ def test_target_in_synops(tiny: Workload) -> None:
 
 def test_shared_evaluator_pays_once(tiny: Workload) -> None:
     evaluator = PlanEvaluator(tiny)
-    envs = [SpearPruneEnv(evaluator=evaluator, target=t, lre="none") for t in (0.3, 0.5)]
+    envs = [make_env(evaluator=evaluator, target=t, lre="none") for t in (0.3, 0.5)]
     actions = random_actions(envs[0], episodes=4)
     first = rollout(envs[0], actions)
     runs = evaluator.runs

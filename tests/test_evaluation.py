@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from spear_gym.env import SpearPruneEnv
+from spear_gym.env import make_env
 from spear_gym.evaluation import Evaluation, EvaluationFailed, PlanEvaluator
 from spear_gym.pruning.criteria import CriterionError
 from spear_gym.pruning.plan import PlanError
@@ -118,7 +118,7 @@ def test_remembered_plans_need_no_simulation(
     tiny: Workload, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     actions = [np.array([r], np.float32) for r in (0.5, 0.2, 0.7)]
-    env = SpearPruneEnv(tiny, target=0.3, lre="none")
+    env = make_env(tiny, target=0.3, lre="none")
     walked = [env.reset(), *(env.step(action) for action in actions)]
     known = list(env.evaluator.known.values())
 
@@ -128,7 +128,7 @@ def test_remembered_plans_need_no_simulation(
     monkeypatch.setattr(
         PlanEvaluator, "simulator", property(lambda _: pytest.fail("a simulation was started"))
     )
-    again = SpearPruneEnv(evaluator=evaluator, target=0.3, lre="none")
+    again = make_env(evaluator=evaluator, target=0.3, lre="none")
     replayed = [again.reset(), *(again.step(action) for action in actions)]
     assert evaluator.runs == 0
     for one, other in zip(walked, replayed, strict=True):

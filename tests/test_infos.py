@@ -11,7 +11,7 @@ import pytest
 import toys
 from rollouts import infos_of, make_tiny, random_actions, rollout
 
-from spear_gym.env import SpearPruneEnv
+from spear_gym.env import SpearPruneEnv, make_env
 from spear_gym.env_info import FAILURES
 from spear_gym.reward import REWARDS, RewardError
 from spear_gym.vector import SpearPruneVectorEnv
@@ -43,7 +43,7 @@ def test_every_info_has_the_same_form(tiny: Workload, reward: str) -> None:
 
 
 def test_a_failure_has_the_same_form_too() -> None:
-    env = SpearPruneEnv(toys.overflowing(), target=0.3, lre="none", scoring="plain")
+    env = make_env(toys.overflowing(), target=0.3, lre="none", scoring="plain")
     _, first = env.reset()
     env.step(np.array([0.0], np.float32))
     *_, info = env.step(np.array([0.0], np.float32))
@@ -110,7 +110,7 @@ def test_vectors_have_every_key_in_every_environment(tiny: Workload, mode: str) 
     vector = SpearPruneVectorEnv(
         3, autoreset_mode=mode, workload=tiny, target=0.3, lre="none", max_episode_steps=2
     )
-    vector.envs[1] = SpearPruneEnv(evaluator=vector.evaluator, target=0.3, lre="none")  # no limit
+    vector.envs[1] = make_env(evaluator=vector.evaluator, target=0.3, lre="none")  # no limit
     _, infos = vector.reset(seed=0)
     keys = {key for key in infos if not key.startswith("_")}
     for step in range(7):

@@ -1,6 +1,8 @@
-"""The package list, the links and the ban on bare names, checked against the disk."""
+"""The package list, the links, the dependencies and the ban on bare names, against the disk."""
 
+import ast
 import importlib
+import re
 import shutil
 import subprocess
 import sys
@@ -106,7 +108,42 @@ def test_ruff_does_not_judge_the_name_of_the_clone(tmp_path):
     assert found.returncode == 0, found.stdout
 
 
-def test_license_is_the_full_text():
-    text = (ROOT / "LICENSE").read_text(encoding="utf-8")
-    assert "Apache License" in text
-    assert "END OF TERMS AND CONDITIONS" in text
+# The name of a distribution where it is not that of its module.
+DISTRIBUTIONS = {"yaml": "pyyaml", "sklearn": "scikit-learn", "psycopg": "psycopg[binary]"}
+
+
+def imported_modules() -> set[str]:
+    """Top-level names that the library imports, anywhere in its files."""
+    found = set()
+    for top in ("spear_gym", *LINKED):
+        for path in (ROOT / top).rglob("*.py"):
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+                if isinstance(node, ast.Import):
+                    found |= {alias.name.partition(".")[0] for alias in node.names}
+                elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
+                    found.add(node.module.partition(".")[0])
+    return found - sys.stdlib_module_names - {"spear_gym"}
+
+
+def names(requirements: list[str]) -> set[str]:
+    return {re.split(r"[<>=!~;\[ ]", line)[0].lower() for line in requirements}
+
+
+def test_what_is_imported_is_promised() -> None:
+    promised = names(PYPROJECT["project"]["dependencies"])
+    for extra, requirements in PYPROJECT["project"]["optional-dependencies"].items():
+        if extra not in ("dev", "docs"):
+            promised |= names(requirements)
+    brought = {"sqlalchemy"}  # by Optuna, whose storages are made of it
+    imported = {DISTRIBUTIONS.get(m, m).replace("_", "-") for m in imported_modules()}
+    assert imported - brought <= promised
+
+
+def test_every_extra_has_code_behind_it() -> None:
+    text = "".join(
+        path.read_text(encoding="utf-8")
+        for top in ("spear_gym", *LINKED)
+        for path in (ROOT / top).rglob("*.py")
+    )
+    for extra in set(PYPROJECT["project"]["optional-dependencies"]) - {"dev", "docs"}:
+        assert f"spear-gym[{extra}]" in text, f"no line of code asks for the extra '{extra}'"

@@ -19,7 +19,7 @@ from gymnasium.wrappers import (
 from rollouts import random_actions, rollout, same
 
 import spear_gym  # noqa: F401 - registers
-from spear_gym.env import OptionError, SpearPruneEnv
+from spear_gym.env import OptionError, make_env
 from spear_gym.env_spec import SpecError
 from spear_gym.envs_registry import ENTRIES
 from spear_gym.evaluation import PlanEvaluator
@@ -206,7 +206,7 @@ def test_unknown_arguments_are_refused(make: Any, key: str, match: str) -> None:
 
 @pytest.mark.parametrize("key", ["target", "traget", "seed", ""])
 def test_reset_has_no_options(tiny: Workload, key: str) -> None:
-    env = SpearPruneEnv(tiny, target=0.3, lre="none")
+    env = make_env(tiny, target=0.3, lre="none")
     env.reset(options={})
     with pytest.raises(OptionError, match="reset has no options"):
         env.reset(options={key: 0.15})
@@ -234,8 +234,8 @@ def test_reset_has_no_options(tiny: Workload, key: str) -> None:
 def test_a_shared_evaluator_is_not_contradicted(tiny: Workload, setting: str, value: Any) -> None:
     evaluator = PlanEvaluator(tiny, scoring="plain")
     with pytest.raises(OptionError, match=rf"{setting} is {value!r}, but the evaluator"):
-        SpearPruneEnv(evaluator=evaluator, lre="none", **{setting: value})
-    SpearPruneEnv(evaluator=evaluator, lre="none", workload="tiny", max_ratio=0.9, scoring="plain")
+        make_env(evaluator=evaluator, lre="none", **{setting: value})
+    make_env(evaluator=evaluator, lre="none", workload="tiny", max_ratio=0.9, scoring="plain")
 
 
 def test_written_form_is_gymnasiums(tiny: Workload) -> None:

@@ -1,6 +1,9 @@
 #!/usr/bin/env bash
-# Builds the wheel, installs it into an empty environment and uses it from another folder.
+# Builds the wheel, installs it into an environment of its own and uses it from another folder.
 # Usage: [PYTHON=path/to/python] tests/wheel_check.sh
+#
+# What the wheel needs is lent by the environment of PYTHON, which takes a second where installing it
+# again takes minutes. tests/test_packaging.py compares its list with what is imported.
 set -euo pipefail
 
 root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
@@ -21,10 +24,28 @@ echo "wheel check: build"
 wheels=("$tmp"/dist/*.whl)
 
 echo "wheel check: install ${wheels[0]##*/}"
-"$python" -m venv "$tmp/venv"
+"$python" -m venv --without-pip "$tmp/venv"
 venv="$tmp/venv/bin/python"
-"$venv" -m pip install --quiet -c "$root/constraints.txt" torch
-"$venv" -m pip install --quiet -c "$root/constraints.txt" "${wheels[0]}"
+"$python" -m pip --python "$venv" install --quiet --no-deps "${wheels[0]}"
+# A path in a .pth file lends the packages and not the checkout: the .pth file of its editable install
+# lies there, too, but is read only where it lies in an environment's own folder.
+"$python" -c "import sysconfig; print(sysconfig.get_path('purelib'))" \
+    >"$("$venv" -c "import sysconfig; print(sysconfig.get_path('purelib'))")/lent.pth"
+
+echo "wheel check: requirements"
+"$venv" - <<'PYTHON'
+import sys
+from importlib.metadata import requires, version
+
+from packaging.requirements import Requirement
+
+for line in requires("spear-gym"):
+    needed = Requirement(line)
+    if needed.marker is not None and not needed.marker.evaluate({"extra": ""}):
+        continue
+    if not needed.specifier.contains(version(needed.name)):
+        sys.exit(f"the wheel asks for {needed}, but {version(needed.name)} is tested")
+PYTHON
 
 mkdir "$tmp/elsewhere"
 cd "$tmp/elsewhere"

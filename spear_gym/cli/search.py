@@ -118,8 +118,8 @@ def search(
     """
     set_threads(threads)
     from spear_gym.agents.run_folder import SearchSettings
-    from spear_gym.env import DEFAULT_TARGET
     from spear_gym.lre.conformal import DEFAULT_CONFIDENCE
+    from spear_gym.settings import DEFAULT_TARGET
     from spear_gym.target import TargetError
 
     if targets is not None and (target is not None or target_synops is not None):

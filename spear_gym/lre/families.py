@@ -20,6 +20,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -90,6 +91,7 @@ def _learned(make: Callable[[int], Any]) -> Callable[[Features, Features], Regre
     """A model of scikit-learn, made for a number of features."""
 
     def fit(x: Features, y: Features) -> Regression:
+        _check_scikit_learn()
         from sklearn.exceptions import ConvergenceWarning
 
         _check_layers(x)
@@ -105,6 +107,14 @@ def _learned(make: Callable[[int], Any]) -> Callable[[Features, Features], Regre
         return predict
 
     return fit
+
+
+def _check_scikit_learn() -> None:
+    if find_spec("sklearn") is None:
+        raise LREError(
+            "the estimators trees, mlp and gp need scikit-learn, which is not installed: "
+            "pip install 'spear-gym[estimators]', or use the estimator 'linear'"
+        )
 
 
 def _trees(_: int) -> Any:

@@ -7,11 +7,15 @@ and the caller loops over time. Nothing here knows about pruning.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal, get_args
 
 import snntorch as snn
 import torch
 from snntorch import SpikingNeuron
 from torch import nn
+
+ResidualForm = Literal["add", "sew", "ms"]
+RESIDUAL_FORMS: tuple[ResidualForm, ...] = get_args(ResidualForm)
 
 
 class ConvSNN(nn.Module):
@@ -66,6 +70,96 @@ class ConvSNN(nn.Module):
                 module.reset_mem()
 
 
+class ResidualBlock(nn.Module):
+    """Two 3x3 convolutions and a shortcut, in one of three forms.
+
+    ``"add"``: the sum of currents goes into the second neuron (the direct translation of ResNet's
+    block). ``"sew"``: spikes are added (spike-element-wise; Fang et al. 2021), so that values
+    above 1 occur. ``"ms"``: neurons stand before the convolutions and currents are added
+    (membrane shortcut; Hu et al. 2021).
+
+    Args:
+        inputs: input channels.
+        outputs: output channels.
+        stride: of the first convolution and of the shortcut.
+        form: where the addition stands.
+    """
+
+    def __init__(self, inputs: int, outputs: int, stride: int, form: ResidualForm) -> None:
+        super().__init__()
+        self.form = form
+        self.conv1 = nn.Conv2d(inputs, outputs, 3, stride, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(outputs)
+        self.lif1 = _leaky()
+        self.conv2 = nn.Conv2d(outputs, outputs, 3, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(outputs)
+        self.lif2 = _leaky()
+        self.shortcut: nn.Module = nn.Identity()
+        if stride != 1 or inputs != outputs:
+            current = [nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs)]
+            # Every convolution reads spikes, and what is added is of one kind.
+            before = [_leaky()] if form == "ms" else []
+            behind = [_leaky()] if form == "sew" else []
+            self.shortcut = nn.Sequential(*before, *current, *behind)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """One time step: (batch, inputs, height, width) -> (batch, outputs, ...)."""
+        beside: torch.Tensor = self.shortcut(x)
+        if self.form == "ms":
+            h = self.bn1(self.conv1(self.lif1(x)))
+            current: torch.Tensor = self.bn2(self.conv2(self.lif2(h)))
+            return current + beside
+        current = self.bn2(self.conv2(self.lif1(self.bn1(self.conv1(x)))))
+        if self.form == "sew":
+            spikes: torch.Tensor = self.lif2(current)
+            return spikes + beside
+        fired: torch.Tensor = self.lif2(current + beside)
+        return fired
+
+
+class ResNetSNN(nn.Module):
+    """A spiking ResNet of two blocks a stage, with the stem for small images.
+
+    Neurons and read-out as in :class:`ConvSNN`; 18 layers with four stages.
+
+    Args:
+        form: see :class:`ResidualBlock`.
+        widths: channels of each stage; every stage but the first halves the image.
+        in_channels: channels of the input.
+        num_classes: outputs of the classifier.
+    """
+
+    def __init__(
+        self,
+        form: ResidualForm = "add",
+        widths: Sequence[int] = (64, 128, 256, 512),
+        in_channels: int = 3,
+        num_classes: int = 10,
+    ) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(in_channels, widths[0], 3, padding=1, bias=False)
+        self.bn = nn.BatchNorm2d(widths[0])
+        self.lif: nn.Module = nn.Identity() if form == "ms" else _leaky()
+        blocks: list[nn.Module] = []
+        inputs = widths[0]
+        for stage, width in enumerate(widths):
+            for block in range(2):
+                stride = 2 if stage > 0 and block == 0 else 1
+                blocks.append(ResidualBlock(inputs, width, stride, form))
+                inputs = width
+        self.blocks = nn.Sequential(*blocks)
+        self.last: nn.Module = _leaky() if form == "ms" else nn.Identity()
+        self.pool = nn.AdaptiveAvgPool2d(1)
+        self.flatten = nn.Flatten()
+        self.classifier = nn.Linear(inputs, num_classes)
+        unregister_neurons(self)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """One time step: (batch, channel, height, width) -> classifier current (batch, class)."""
+        x = self.last(self.blocks(self.lif(self.bn(self.conv(x)))))
+        return self.classifier(self.flatten(self.pool(x)))  # type: ignore[no-any-return]
+
+
 def digits_net(seed: int) -> ConvSNN:
     """Four conv layers for `digits` (8x8), T = 4, initialised from `seed`."""
     return _seeded(seed, channels=(16, 32, 32, 32), pool_after=(2, 4), image_size=8)
@@ -92,6 +186,16 @@ def vgg16(seed: int, num_classes: int = 10) -> ConvSNN:
         torch.default_generator.manual_seed(seed)
         widths = (64, 64, 128, 128, 256, 256, 256, 512, 512, 512, 512, 512, 512)
         return ConvSNN(widths, (2, 4, 7, 10, 13), 32, in_channels=3, num_classes=num_classes)
+
+
+def resnet18(seed: int, form: ResidualForm = "add", num_classes: int = 10) -> ResNetSNN:
+    """A spiking ResNet18 at CIFAR size (32x32, colour), untrained; T = 4 in SPEAR's paper.
+
+    Which of the three forms the paper uses is not known to us.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        return ResNetSNN(form, num_classes=num_classes)
 
 
 def unregister_neurons(network: nn.Module) -> None:

@@ -48,7 +48,7 @@ from benchmarks.speed import T, compared
 
 from spear_gym import load_workload
 from spear_gym.agents import SearchResult, make_agent, run_search
-from spear_gym.env import SpearPruneEnv
+from spear_gym.env import make_env
 from spear_gym.evaluation import Counts, PlanEvaluator
 from spear_gym.processes import prepare_process
 from spear_gym.simulation.simulate import SCORINGS, Simulator
@@ -164,7 +164,7 @@ def _meet(folder: Path, workers: int) -> None:
 
 def overhead_row(workload: Workload, episodes: int, repeats: int) -> Row:
     """Microseconds a step when every plan is remembered: nothing is simulated."""
-    bare = SpearPruneEnv(workload, target=TARGET, lre="none")
+    bare = make_env(workload, target=TARGET, lre="none")
     settings: dict[str, Any] = {"target": TARGET, "lre": "none", "evaluator": bare.evaluator}
     wrapped = gym.make("SpearPrune-v0", **settings)
     vector = make_vector(settings)
@@ -266,7 +266,7 @@ def search_row(workload: Workload, budget: int) -> Row:
 
 def _search(evaluator: PlanEvaluator, budget: int) -> tuple[SearchResult, float]:
     """A search, and the share of its layer computations that prefix memory answered."""
-    judge = SpearPruneEnv(evaluator=evaluator, target=TARGET, lre="none").judge
+    judge = make_env(evaluator=evaluator, target=TARGET, lre="none").judge
     before = evaluator.statistics
     result = run_search(make_agent("spear-ddpg"), evaluator, judge, budget=budget)
     asked, made = (

@@ -1,0 +1,126 @@
+"""What is asked for, said once: how plans are scored, and what they are judged by."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, Self
+
+from spear_gym.envs_registry.fits import stored_lre
+from spear_gym.evaluation import PlanEvaluator
+from spear_gym.lre import SynopsEstimator
+from spear_gym.reward import RewardShape, make_reward
+from spear_gym.target import Judge, make_estimator, make_judge, target_fraction
+from spear_gym.workload import Workload
+
+DEFAULT_TARGET = 0.3
+"""The target of a goal that names none."""
+
+
+@dataclass(frozen=True)
+class PlanSettings:
+    """The plans that can be made of a network, and how each is scored.
+
+    Attributes:
+        scoring: ``"plain"``, ``"recalibrated"`` or ``"refit"``; the workload's default if None.
+        precision: of the products in scoring.
+        criterion: ranks the channels of a group.
+        channel_multiple: kept channels are multiples of this.
+        min_channels: fewest channels a group keeps.
+        max_ratio: largest prune ratio.
+    """
+
+    scoring: str | None = None
+    precision: str = "float32"
+    criterion: str = "l1"
+    channel_multiple: int = 1
+    min_channels: int = 1
+    max_ratio: float = 0.9
+
+    @classmethod
+    def of(cls, evaluator: PlanEvaluator) -> Self:
+        """Those of an evaluator."""
+        space = evaluator.space
+        return cls(
+            scoring=evaluator.scoring,
+            precision=evaluator.precision,
+            criterion=evaluator.criterion,
+            channel_multiple=space.channel_multiple,
+            min_channels=space.min_channels,
+            max_ratio=space.max_ratio,
+        )
+
+    def evaluator(self, workload: Workload) -> PlanEvaluator:
+        """An evaluator of a workload's plans.
+
+        Raises:
+            ValueError: a subclass that names the setting that does not fit.
+        """
+        return PlanEvaluator(workload, **asdict(self))
+
+
+@dataclass(frozen=True)
+class Goal:
+    """What plans are judged by.
+
+    Attributes:
+        target: largest SynOps after fine-tuning, as a fraction of the unpruned network's;
+            ``DEFAULT_TARGET`` when neither target is given.
+        target_synops: the same as SynOps per sample; give one of the two.
+        reward: a name, or a reward shape.
+        reward_settings: keyword arguments of a named reward.
+        lre: ``"auto"``, ``"none"``, the path of a fit, or an estimator.
+        confidence: of the bound that plans are judged by; the prediction itself if None.
+        extrapolate: allow a target outside the SynOps that the prediction was fitted to.
+    """
+
+    target: float | None = None
+    target_synops: float | None = None
+    reward: str | RewardShape = "tar"
+    reward_settings: Mapping[str, Any] = field(default_factory=dict)
+    lre: str | SynopsEstimator = "auto"
+    confidence: float | None = None
+    extrapolate: bool = False
+
+    def __post_init__(self) -> None:
+        if self.target is None and self.target_synops is None:
+            object.__setattr__(self, "target", DEFAULT_TARGET)
+
+    def shape(self) -> RewardShape:
+        """The reward shape.
+
+        Raises:
+            RewardError: for an unknown name or setting.
+        """
+        return make_reward(self.reward, dict(self.reward_settings))
+
+    def fraction(self, evaluator: PlanEvaluator) -> float:
+        """The target as a fraction of the unpruned SynOps.
+
+        Raises:
+            TargetError: when it is out of range, or not exactly one of the two is given.
+        """
+        return target_fraction(evaluator, self.target, self.target_synops)
+
+    def judge(self, evaluator: PlanEvaluator, estimator: SynopsEstimator | None = None) -> Judge:
+        """A judge of an evaluator's plans.
+
+        Args:
+            evaluator: whose plans.
+            estimator: the one that ``lre`` stands for, where it was found already.
+
+        Raises:
+            ValueError: a subclass that names what does not fit; see :func:`make_judge`.
+        """
+        if estimator is None:
+            stored = stored_lre(evaluator) if self.lre == "auto" else None
+            estimator = make_estimator(evaluator, self.lre, stored)
+        return make_judge(
+            evaluator,
+            estimator,
+            self.shape(),
+            target=self.target,
+            target_synops=self.target_synops,
+            confidence=self.confidence,
+            extrapolate=self.extrapolate,
+        )
