@@ -27,8 +27,8 @@ def test_the_environment_takes_every_setting() -> None:
 
 def test_the_evaluator_takes_every_setting_of_plans() -> None:
     arguments = inspect.signature(PlanEvaluator).parameters
-    assert set(arguments) - {"workload"} == names(PlanSettings)
-    defaults = {name: p.default for name, p in arguments.items() if name != "workload"}
+    own = {"workload", "rankings", "memory_bytes"}  # how it works, and what criterion gives
+    defaults = {name: p.default for name, p in arguments.items() if name not in own}
     assert defaults == asdict(PlanSettings())
 
 
