@@ -9,6 +9,7 @@ from typing import Any, NoReturn, Protocol
 
 import numpy as np
 
+from spear_gym.degenerate import Habits, network_faults, no_better_than_guessing
 from spear_gym.env import Observation, SpearPruneEnv
 from spear_gym.evaluation import Counts, Evaluation, PlanEvaluator
 from spear_gym.target import Candidate, Judge, best_of
@@ -94,6 +95,7 @@ class SearchSession:
         self.updates = 0
         self.charged = 0
         self.charged_for = ""
+        self.habits = Habits.of(evaluator.space)
         self._on_candidate = on_candidate
         self._hidden_features = hidden_features
 
@@ -145,6 +147,7 @@ class SearchSession:
         if self.done:
             raise BudgetSpent
         self.episodes += 1
+        self.habits.note(counts, repeated=counts in self.paid)
         evaluation = self.evaluator.evaluate(counts)
         if counts not in self.paid:
             candidate = self.judge(evaluation)
@@ -182,6 +185,16 @@ class SearchSession:
         self.begun += 1
         if self.begun > 2 * self.max_episodes:
             raise BudgetSpent
+
+    def faults(self) -> tuple[str, ...]:
+        """What is to be told of the search so far; see :mod:`spear_gym.degenerate`."""
+        best, workload = self.best, self.evaluator.workload
+        guessing = () if best is None else no_better_than_guessing(workload, best.accuracy)
+        return (
+            *network_faults(workload, self.evaluator.reference),
+            *self.habits.faults(),
+            *guessing,
+        )
 
     def _record(self, candidate: Candidate) -> None:
         best = self.best
@@ -253,6 +266,7 @@ class SearchResult:
         interrupted: stopped by the user.
         updated: whether the agent learned anything within its budget (always true for agents
             that do not train).
+        faults: what makes the result doubtful, in words; see :mod:`spear_gym.degenerate`.
     """
 
     agent: str
@@ -267,6 +281,7 @@ class SearchResult:
     seconds: float
     interrupted: bool
     updated: bool
+    faults: tuple[str, ...] = ()
 
 
 def run_search(
@@ -323,6 +338,7 @@ def run_search(
         seconds=time.perf_counter() - start,
         interrupted=interrupted,
         updated=session.updates > 0 or not trains,
+        faults=session.faults(),
     )
 
 

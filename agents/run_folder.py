@@ -245,6 +245,7 @@ def result_json(
         "statistics": evaluator.statistics | dict(report.tuned.ways),
         "updated": search.updated,
         "interrupted": search.interrupted,
+        "faults": list(search.faults),
         "tuned_plans": report.tuned_plans,
         "scored_plans": report.scored_plans,
         "seconds": asdict(report.phases),

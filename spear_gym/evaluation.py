@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import warnings
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -13,6 +14,7 @@ import torch
 from torch import nn
 from torch.linalg import LinAlgError  # type: ignore[attr-defined]
 
+from spear_gym.degenerate import DegenerateWarning, network_faults
 from spear_gym.pruning.criteria import CRITERIA, CriterionError, rank_channels
 from spear_gym.pruning.plan import Plan, PlanSpace
 from spear_gym.pruning.surgery import prune_network
@@ -217,8 +219,14 @@ class PlanEvaluator:
 
     @cached_property
     def reference(self) -> Measurement:
-        """The unpruned network on search, with its own statistics: what fractions are over."""
-        return self.workload.reference("search")
+        """The unpruned network on search, with its own statistics: what fractions are over.
+
+        What is wrong with it is told, see :mod:`spear_gym.degenerate`.
+        """
+        figures = self.workload.reference("search")
+        for fault in network_faults(self.workload, figures):
+            warnings.warn(fault, DegenerateWarning, stacklevel=2)
+        return figures
 
     @cached_property
     def simulator(self) -> Simulator:

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from spear_gym.degenerate import check_answers
 from spear_gym.evaluation import Evaluation, EvaluationFailed, PlanEvaluator
 from spear_gym.lre import (
     BoundedEstimator,
@@ -147,7 +148,9 @@ def make_judge(
         TargetError: when the target is out of range or cannot be reached.
         LREError: when the estimator was fitted to something else, or to too few samples for a bound
             at this confidence.
+        DegenerateError: when the unpruned network answers nothing.
     """
+    check_answers(evaluator.workload, evaluator.reference)
     fraction = target_fraction(evaluator, target, target_synops)
     fit = estimate_of(estimator)
     if isinstance(fit, FittedEstimator):

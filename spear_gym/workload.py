@@ -68,6 +68,9 @@ class Measurement:
         neuron_updates: neuron updates per sample.
         parameters: weights and biases, trainable or frozen.
         layers: per connection layer, in execution order.
+        silent: neuron layers that never fired.
+        undecided: samples on which all classes had the same output; they count as class 0.
+        answers: different classes among the predictions.
     """
 
     accuracy: float
@@ -78,6 +81,9 @@ class Measurement:
     neuron_updates: float
     parameters: int
     layers: tuple[LayerFigures, ...]
+    silent: tuple[str, ...] = ()
+    undecided: int = 0
+    answers: int = 0
 
     @property
     def layer_synops(self) -> dict[str, float]:
@@ -332,7 +338,16 @@ def measurement_of(walk: Walk, data: Split) -> Measurement:
         neuron_updates=sum(count.updates for count in walk.neurons.values()) / samples,
         parameters=walk.parameters,
         layers=layers,
+        silent=tuple(name for name, count in walk.neurons.items() if count.spikes == 0),
+        undecided=_undecided(walk.readout),
+        answers=len(walk.readout.argmax(1).unique()),
     )
+
+
+def _undecided(readout: Tensor) -> int:
+    """Samples on which all classes have the same finite output."""
+    lowest, highest = readout.amin(1), readout.amax(1)
+    return int((lowest.isfinite() & (lowest == highest)).sum())
 
 
 _FACTORIES: dict[str, Callable[[], Workload]] = {}

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from spear_gym.agents.base import SearchSession
 from spear_gym.data import DataSplits, digits
 from spear_gym.evaluation import Evaluation, PrefixMeasure
 from spear_gym.lre import Sample
@@ -164,3 +165,13 @@ def scaled(context: float, item: int) -> float:
 def process(_: None, item: int) -> tuple[int, int, int]:
     """A task that tells where it ran: (item, process, threads)."""
     return item, os.getpid(), torch.get_num_threads()
+
+
+class Stuck:
+    """An agent that asks for one plan again and again."""
+
+    name = "stuck"
+
+    def search(self, session: SearchSession, seed: int) -> None:
+        while True:
+            session.submit([0.5] * len(session.evaluator.space))

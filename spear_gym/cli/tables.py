@@ -104,6 +104,8 @@ def show_report(
     _warn_of_poor_fit(judge)
     if not search.updated:
         out.print("[bold yellow]no update within budget: the agent never learned[/]")
+    for fault in search.faults:
+        out.print(f"[bold yellow]{escape(fault)}[/]", soft_wrap=True)
     if target_synops is not None:
         out.print(f"target: {target_synops:,.0f} SynOps per sample, judged absolutely on test")
     _show_repairs(report)

@@ -167,6 +167,13 @@ class PlanSpace:
         m = self.channel_multiple
         return max(min((count // m + 1) * m, self.count(index, 0.0)), count)
 
+    def widths(self, index: int) -> tuple[int, ...]:
+        """All counts that a prune ratio can leave group ``index`` with, ascending."""
+        found = [self.smallest_counts()[index]]
+        while (higher := self.next_higher(index, found[-1])) > found[-1]:
+            found.append(higher)
+        return tuple(found)
+
     def kept(self, index: int, count: int) -> Tensor:
         """Kept channel indices of group ``index``, int64, ascending."""
         return torch.tensor(sorted(self.rankings[index][:count]), dtype=torch.int64)
