@@ -84,7 +84,20 @@ def search_in_folder(
         digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:10]
         study = f"{study} target {judge.target:g} {digest}"
     where = folder / "ledger.log" if storage is None else storage
-    ledger = Ledger(where, study, evaluator.space, identity, overwrite=overwrite)
+    with Ledger(where, study, evaluator.space, identity, overwrite=overwrite) as ledger:
+        return _search_with(ledger, agent, evaluator, judge, settings, folder, on_candidate)
+
+
+def _search_with(
+    ledger: Ledger,
+    agent: Agent,
+    evaluator: PlanEvaluator,
+    judge: Judge,
+    settings: SearchSettings,
+    folder: Path,
+    on_candidate: Callable[[SearchSession, Candidate], None] | None,
+) -> SearchResult:
+    """The search with its record: what stands in it is replayed, the rest is added."""
     recorded = ledger.evaluations()
     earlier_runs = sum(evaluation.counts not in evaluator.known for evaluation in recorded)
     for evaluation in recorded:

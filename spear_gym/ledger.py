@@ -8,22 +8,43 @@ fingerprint) stands once, with the study, which refuses rows made under anything
 
 from __future__ import annotations
 
+import hashlib
+import json
+import math
+import shlex
 import warnings
+import weakref
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from spear_gym.evaluation import Counts, Evaluation
 from spear_gym.pruning.plan import PlanSpace
-from spear_gym.storage import LedgerError, open_storage, refused, shown
+from spear_gym.storage import LedgerError, open_storage, own_study, place_of, refused, shown
 from spear_gym.target import Candidate
 
 if TYPE_CHECKING:
     from optuna import Study
+    from optuna.trial import FrozenTrial
+
+
+class Failure(NamedTuple):
+    """A plan, or the first decisions of one, that could not be evaluated.
+
+    Attributes:
+        counts: channels kept by the groups decided.
+        kind: ``"memory"``, ``"output"`` or ``"refit"``; see
+            :class:`spear_gym.evaluation.EvaluationFailed`.
+        message: the reason in words.
+    """
+
+    counts: Counts
+    kind: str
+    message: str
 
 
 class Ledger:
-    """A search's record.
+    """A search's record; this process owns it until it is closed.
 
     Args:
         where: a journal file or the address of a database, see
@@ -36,6 +57,7 @@ class Ledger:
 
     Raises:
         LedgerError: when it cannot be opened, is damaged, or belongs to something else.
+        OwnedError: when another process writes to the study.
     """
 
     def __init__(
@@ -50,51 +72,132 @@ class Ledger:
         import optuna
 
         optuna.logging.set_verbosity(optuna.logging.WARNING)
+        self._where = where
         self._name = shown(where)
         self._space = space
-        storage = open_storage(where)
+        self._storage = open_storage(where)
         with refused("open", where):
-            if overwrite and study in optuna.get_all_study_names(storage):
-                optuna.delete_study(study_name=study, storage=storage)
-            self._study = optuna.create_study(
-                storage=storage, study_name=study, direction="maximize", load_if_exists=True
-            )
-        found = _identity_of(self._study)
+            study = self._known_as(study, identity)
+            self._study = self._made(study)
+            self._lease = own_study(self._storage, where, study)
+            # The lease's thread would keep it for ever, were the ledger dropped and not closed.
+            self.close = weakref.finalize(self, self._lease.release)
+            if overwrite and self._study.get_trials(deepcopy=False):
+                optuna.delete_study(study_name=study, storage=self._storage)
+                self._study = self._made(study)
+                self._lease.check()
+        try:
+            self._check_identity(identity)
+        except BaseException:
+            self.close()
+            raise
+        self._rows = len(self._study.get_trials(deepcopy=False))
+
+    def __enter__(self) -> Ledger:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _made(self, study: str) -> Study:
+        """The study, made when it is missing; one that is there is only read."""
+        import optuna
+
+        if study in optuna.get_all_study_names(self._storage):
+            return optuna.load_study(storage=self._storage, study_name=study)
+        return optuna.create_study(
+            storage=self._storage, study_name=study, direction="maximize", load_if_exists=True
+        )
+
+    def _known_as(self, study: str, identity: dict[str, Any]) -> str:
+        """The study's name, or the one that a repair gave it when its own was lost."""
+        import optuna
+
+        if not isinstance(self._where, Path):
+            return study
+        names = optuna.get_all_study_names(self._storage)
+        if study in names:
+            return study
+        for found in self._storage.get_all_studies():
+            if _identity_of(found.user_attrs) == identity:
+                return found.study_name
+        return study
+
+    def _check_identity(self, identity: dict[str, Any]) -> None:
+        """Writes what the record belongs to, or compares it."""
+        attributes = self._study.user_attrs
+        found = _identity_of(attributes)
+        given = {} if found is None else found
+        differing = {k for k in {*given, *identity} if given.get(k) != identity.get(k)}
         if found is None:
-            with refused("write", where):
-                _name_the_value(self._study)
-                for section, content in identity.items():
-                    self._study.set_user_attr(section, content)
-                # Last, for a process may be killed before it has written them all.
-                self._study.set_user_attr("identity", list(identity))
-        elif found != identity:
-            differing = sorted(k for k in {*found, *identity} if found.get(k) != identity.get(k))
+            # A killed process may not have written all, but then it had paid for nothing.
+            paid = bool(self._study.get_trials(deepcopy=False))
+            wrong = {k for k in differing if k in attributes and paid}
+            wrong = {k for k in wrong if attributes[k] != identity.get(k)}
+        else:
+            wrong = {k for k in differing if k in attributes or k not in found}
+            if isinstance(attributes["identity"], dict):
+                wrong = differing
+        if wrong:
             raise LedgerError(
                 f"the ledger '{self._name}' belongs to another search (different: "
-                f"{', '.join(differing)}); choose another folder or --overwrite"
+                f"{', '.join(sorted(wrong))}); choose another folder or --overwrite"
             )
+        with refused("write", self._where):
+            if found is None:
+                _name_the_value(self._study)
+            for section in identity:
+                if section in differing:
+                    self._study.set_user_attr(section, identity[section])
+            if found is None:
+                # Last, for a process may be killed before it has written them all.
+                self._study.set_user_attr("identity", list(identity))
 
     def evaluations(self) -> list[Evaluation]:
         """The paid evaluations in order.
 
         Raises:
+            LedgerError: when a row is damaged, or a plan stands there twice.
+        """
+        rows: dict[Counts, str] = {}
+        evaluations = []
+        for trial in self._study.get_trials(deepcopy=False):
+            if "failure" in trial.user_attrs:
+                continue
+            place = place_of(self._storage, trial)
+            try:
+                evaluation = evaluation_of(trial)
+                self._check_fits(evaluation.counts)
+            except ValueError as error:
+                raise self._damaged(place, str(error)) from error
+            if evaluation.counts in rows:
+                earlier = rows[evaluation.counts]
+                raise self._damaged(place, f"records the plan of {earlier} once more")
+            rows[evaluation.counts] = place
+            evaluations.append(evaluation)
+        return evaluations
+
+    def failures(self) -> list[Failure]:
+        """The plans that could not be evaluated, in order.
+
+        Raises:
             LedgerError: when a row is damaged.
         """
-        rows = []
+        failures = []
         for trial in self._study.get_trials(deepcopy=False):
-            try:
-                rows.append(Evaluation.from_json(trial.user_attrs["evaluation"]))
-            except (KeyError, TypeError) as error:
-                raise LedgerError(
-                    f"row {trial.number} of the ledger '{self._name}' is damaged: {error!r}"
-                ) from error
-        return rows
+            if "failure" in trial.user_attrs:
+                try:
+                    failures.append(failure_of(trial))
+                except ValueError as error:
+                    raise self._damaged(place_of(self._storage, trial), str(error)) from error
+        return failures
 
     def append(self, candidate: Candidate) -> None:
         """Writes a paid evaluation.
 
         Raises:
-            LedgerError: when it cannot be written.
+            LedgerError: when it cannot be written, or another process wrote to the study.
+            OwnedError: when another process has taken over.
         """
         import optuna
 
@@ -120,6 +223,7 @@ class Ledger:
                 "prune_ratios": [round(ratio, 4) for ratio in ratios],
                 "layer_synops": list(evaluation.layer_synops),
                 "evaluation": evaluation.to_json(),
+                "checksum": checksum(evaluation.to_json()),
             },
             # The best trial that Optuna and its dashboard show is one that keeps the target. The
             # dashboard reads this form of constraints only.
@@ -127,16 +231,123 @@ class Ledger:
         )
         assert row.datetime_complete is not None
         row.datetime_start = row.datetime_complete - timedelta(seconds=evaluation.seconds)
-        with refused("write", self._name):
+        self._write(row)
+
+    def append_failure(self, failure: Failure) -> None:
+        """Writes that a plan could not be evaluated, so that a resumed search does not try again.
+
+        Raises:
+            LedgerError: as :meth:`append`.
+        """
+        import optuna
+
+        content = failure._asdict() | {"counts": list(failure.counts)}
+        self._write(
+            optuna.trial.create_trial(
+                state=optuna.trial.TrialState.FAIL, user_attrs={"failure": content}
+            )
+        )
+
+    def _write(self, row: FrozenTrial) -> None:
+        with refused("write", self._where):
+            self._lease.check()
+            others = len(self._study.get_trials(deepcopy=False)) - self._rows
+            if others:
+                raise LedgerError(
+                    f"another process wrote {others} rows to '{self._study.study_name}' in "
+                    f"'{self._name}' meanwhile; end it, look with {self._command('check')}, and "
+                    "continue with --resume"
+                )
             self._study.add_trial(row)
+            self._rows += 1
+
+    def _check_fits(self, counts: Counts) -> None:
+        groups = self._space.groups
+        fits = (1 <= kept <= group.channels for kept, group in zip(counts, groups, strict=False))
+        if len(counts) != len(groups) or not all(fits):
+            raise ValueError(f"holds a plan of another network: {counts}")
+
+    def _damaged(self, place: str, problem: str) -> LedgerError:
+        return LedgerError(
+            f"{place} of the ledger '{self._name}' is damaged: it {problem}; see what is whole "
+            f"with {self._command('check')}, keep it with {self._command('repair')}"
+        )
+
+    def _command(self, verb: str) -> str:
+        return f"'spear ledger {verb} {shlex.quote(self._name)}'"
 
 
-def _identity_of(study: Study) -> dict[str, Any] | None:
+def evaluation_of(trial: FrozenTrial) -> Evaluation:
+    """The evaluation of a row.
+
+    Raises:
+        ValueError: when it is damaged, with the reason as the end of a sentence about "it".
+    """
+    data = trial.user_attrs.get("evaluation")
+    if not isinstance(data, dict):
+        raise ValueError("holds no evaluation")
+    if checksum(data) != trial.user_attrs.get("checksum", checksum(data)):
+        raise ValueError("holds another evaluation than was written (its checksum differs)")
+    try:
+        evaluation = Evaluation.from_json(data)
+        _check_numbers(evaluation)
+    except (KeyError, TypeError, AttributeError, OverflowError) as error:
+        raise ValueError(f"holds no whole evaluation ({error!r})") from error
+    return evaluation
+
+
+def failure_of(trial: FrozenTrial) -> Failure:
+    """The failure of a row.
+
+    Raises:
+        ValueError: as :func:`evaluation_of`.
+    """
+    try:
+        failure = Failure(**trial.user_attrs["failure"])
+        counts = tuple(failure.counts)
+    except TypeError as error:
+        raise ValueError(f"holds no whole failure ({error!r})") from error
+    texts = (failure.kind, failure.message)
+    if any(type(c) is not int for c in counts) or not all(isinstance(t, str) for t in texts):
+        raise ValueError("holds no whole failure")
+    return failure._replace(counts=counts)
+
+
+def checksum(evaluation: dict[str, Any]) -> str:
+    """Tells an evaluation from one in which a digit was changed."""
+    text = json.dumps(evaluation, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _check_numbers(evaluation: Evaluation) -> None:
+    """Refuses what no evaluation can hold.
+
+    Raises:
+        ValueError: naming it.
+        TypeError: for what is no number.
+    """
+    whole = (*evaluation.counts, evaluation.parameters)
+    if any(type(number) is not int or number < 0 for number in whole):
+        raise ValueError("holds channels or parameters that are no counts")
+    shares = (evaluation.accuracy, evaluation.synops_fraction, evaluation.params_fraction)
+    sizes = (evaluation.synops, evaluation.macs, evaluation.seconds, *evaluation.layer_synops)
+    if not all(math.isfinite(x) and x >= 0 for x in (*shares, *sizes)) or evaluation.accuracy > 1:
+        raise ValueError("holds figures outside of their range")
+    if len(evaluation.prefixes) != len(evaluation.counts) + 1 or not all(
+        math.isfinite(x)
+        for p in evaluation.prefixes
+        for x in (p.input_rate, p.synops_committed, p.synops_open, p.kept_inputs)
+    ):
+        raise ValueError("holds no measure for each decision")
+
+
+def _identity_of(attributes: dict[str, Any]) -> dict[str, Any] | None:
     """What a study's rows share: the attributes that "identity" lists, or once held itself."""
-    attributes = study.user_attrs
     names = attributes.get("identity")
     if names is None or isinstance(names, dict):
         return names
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        return None
     return {name: attributes.get(name) for name in names}
 
 

@@ -1,24 +1,38 @@
-"""Where ledgers are kept: a journal file, or a database for many machines."""
+"""Where ledgers are kept: a journal file, or a database for many machines.
+
+Nothing is changed that is not recognised as a ledger, or as the empty place for one.
+"""
 
 from __future__ import annotations
 
+import hashlib
+import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
-    from optuna.storages import BaseStorage, JournalStorage
+from spear_gym.addresses import LedgerError, hidden, is_address, parse, shown
+from spear_gym.ownership import FileSlot, Lease, OwnedError
 
-LOCK_SECONDS = 5
-"""A journal's lock of this age was left behind; writing a row takes milliseconds."""
+if TYPE_CHECKING:
+    from optuna.storages import BaseStorage, JournalStorage, RDBStorage
+    from optuna.trial import FrozenTrial
+    from sqlalchemy.engine import URL
+
+__all__ = [
+    "LedgerError",
+    "check_storage",
+    "is_address",
+    "open_storage",
+    "own_study",
+    "place_of",
+    "refused",
+    "shown",
+]
 
 CONNECT_SECONDS = 10
 """A database server that does not answer within this time is unreachable."""
-
-
-class LedgerError(ValueError):
-    """A ledger cannot be read or written, or belongs to something else."""
 
 
 def open_storage(where: Path | str) -> BaseStorage:
@@ -29,10 +43,13 @@ def open_storage(where: Path | str) -> BaseStorage:
             ``postgresql://USER:PASSWORD@HOST/NAME`` (the extra ``postgres``).
 
     Raises:
-        LedgerError: when it cannot be opened, or is something else.
+        LedgerError: when it cannot be opened, is damaged, or is something else, which is left as
+            it is.
     """
     with refused("open", where):
-        return _database(str(where)) if is_address(where) else _journal(Path(where))
+        if is_address(where):
+            return _database(str(where))
+        return _journal(Path(where), ours=isinstance(where, Path))
 
 
 def check_storage(where: str | None) -> None:
@@ -45,93 +62,209 @@ def check_storage(where: str | None) -> None:
         open_storage(where)
 
 
-def is_address(where: Path | str) -> bool:
-    """Whether this names a database and no file."""
-    return "://" in str(where) and not isinstance(where, Path)
+def own_study(storage: BaseStorage, where: Path | str, study: str) -> Lease:
+    """Makes this process the one that writes to a study.
+
+    Args:
+        storage: where the study is.
+        where: its file or address.
+        study: the study's name; it must exist in a database.
+
+    Raises:
+        OwnedError: when another process writes to it, and who.
+    """
+    from optuna.storages import RDBStorage
+
+    what = f"the study '{study}' in '{shown(where)}'"
+    if isinstance(storage, RDBStorage):
+        from spear_gym.study_slot import StudySlot
+
+        slot = StudySlot(storage, storage.get_study_id_from_name(study))
+        return Lease(slot, f"{storage.url} {study}", what)
+    path = Path(where).resolve()
+    digest = hashlib.sha256(study.encode()).hexdigest()[:8]
+    file = path.with_name(f"{path.name}.{digest}.owner")
+    return Lease(FileSlot(file), str(file), what)
 
 
-def shown(where: Path | str) -> str:
-    """A storage's name without a password."""
-    if not is_address(where):
-        return str(where)
-    from sqlalchemy.engine import make_url
-    from sqlalchemy.exc import ArgumentError
+def place_of(storage: BaseStorage, trial: FrozenTrial) -> str:
+    """Where a row stands: the line of a journal, the number in a study of a database."""
+    from optuna.storages import JournalStorage
 
-    try:
-        return make_url(str(where)).render_as_string(hide_password=True)
-    except ArgumentError:
-        return str(where).partition("://")[0] + "://..."
+    from spear_gym.journal import Journal
+
+    backend = storage._backend if isinstance(storage, JournalStorage) else None
+    if isinstance(backend, Journal):
+        return f"line {backend.follower.trials[trial._trial_id]}"
+    return f"row {trial.number}"
 
 
 @contextmanager
 def refused(verb: str, where: Path | str) -> Iterator[None]:
-    """Turns whatever a storage raises into one clear error."""
+    """Turns whatever a storage raises into one clear error, without a password."""
     try:
         yield
-    except LedgerError:
+    except (LedgerError, OwnedError):
         raise
     except Exception as error:
         root: BaseException = error
         while root.__cause__ is not None:  # Optuna's and SQLAlchemy's wrappings hide the cause
             root = root.__cause__
-        cause = (str(root) or type(root).__name__).splitlines()[0]
+        cause = hidden((str(root) or type(root).__name__).splitlines()[0], where)
         raise LedgerError(f"cannot {verb} the ledger '{shown(where)}': {cause}") from error
 
 
-def _journal(path: Path) -> JournalStorage:
+def _journal(path: Path, *, ours: bool) -> JournalStorage:
     from optuna.storages import JournalStorage
-    from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
 
+    from spear_gym.journal import Journal, damaged, recognise
+
+    recognise(path, ours=ours)
     path.parent.mkdir(parents=True, exist_ok=True)
-    # The lock is a link to the file. With a relative path it would dangle, and one left behind by
-    # a killed process would never be seen to be old.
-    absolute = path.resolve()
-    backend = JournalFileBackend(
-        str(absolute),
-        lock_obj=JournalFileSymlinkLock(str(absolute), grace_period=LOCK_SECONDS),
-    )
-    _drop_unfinished_line(absolute, backend)
-    return JournalStorage(backend)
-
-
-def _drop_unfinished_line(path: Path, backend: Any) -> None:
-    """Cuts off a row that a killed process did not finish; the next one would run into it."""
-    from optuna.storages.journal._file import get_lock_file
-
-    if path.read_bytes()[-1:] in (b"", b"\n"):
-        return
-    # Another process may be writing the line just now.
-    with get_lock_file(backend._lock):
-        content = path.read_bytes()
-        whole = content.rfind(b"\n") + 1
-        if whole < len(content):
-            with path.open("r+b") as file:
-                file.truncate(whole)
-
-
-def _database(address: str) -> BaseStorage:
-    from optuna.storages import RDBStorage
-    from sqlalchemy.engine import make_url
-    from sqlalchemy.exc import ArgumentError, NoSuchModuleError
-
+    journal = Journal(path.resolve(), ours=ours)
     try:
-        url = make_url(address)
-        if url.drivername == "postgresql":
-            url = url.set(drivername="postgresql+psycopg")
+        return JournalStorage(journal)
+    except (LedgerError, OSError):
+        raise
+    except Exception as error:  # Optuna's, about a row that it cannot apply
+        problem = f"cannot be applied ({type(error).__name__}: {error})"
+        raise damaged(path, journal.line, problem) from error
+
+
+# ---------------------------------------------------------------- databases
+
+
+def _database(address: str) -> RDBStorage:
+    from optuna.storages import RDBStorage
+    from sqlalchemy.exc import NoSuchModuleError
+
+    url = parse(address)
+    try:
         backend = url.get_backend_name()
         url.get_dialect()
-    except (ArgumentError, NoSuchModuleError) as error:
+    except NoSuchModuleError:
         raise LedgerError(
             f"'{shown(address)}' is no address of a database; give sqlite:///FILE, "
             "postgresql://USER:PASSWORD@HOST/NAME or the path of a journal file"
-        ) from error
+        ) from None
     options: dict[str, Any] = {}
     if backend == "postgresql":
         options = {"connect_args": {"connect_timeout": CONNECT_SECONDS}}
     try:
-        return RDBStorage(url.render_as_string(hide_password=False), engine_kwargs=options)
+        if backend == "sqlite":
+            _check_sqlite(url)
+        else:
+            _check_server(url, options)
+        # Optuna fills in a template.
+        text = url.render_as_string(hide_password=False).replace("{", "{{").replace("}", "}}")
+        return RDBStorage(text, engine_kwargs=options)
     except ImportError as error:
         raise LedgerError(
             f"{backend} needs a driver that is not installed ({error}); for PostgreSQL: "
             "pip install 'spear-gym[postgres]'"
         ) from error
+
+
+def _check_sqlite(url: URL) -> None:
+    """Refuses a file that holds something else; it is read without being opened for writing.
+
+    Raises:
+        LedgerError: see above.
+    """
+    name = url.database
+    if name in (None, "", ":memory:"):
+        raise LedgerError(f"'{shown(str(url))}' is kept nowhere; give sqlite:///FILE")
+    assert name is not None
+    path = Path(name.removeprefix("file:"))
+    from spear_gym.journal import check_kind
+
+    try:
+        found = path.lstat()
+    except FileNotFoundError:
+        return
+    check_kind(path, found)
+    if found.st_size == 0:
+        return
+    with path.open("rb") as file:
+        if not file.read(16).startswith(b"SQLite format 3\0"):
+            raise LedgerError(
+                f"'{path}' is no SQLite database, so it is left alone; a journal is given by its "
+                "path alone"
+            )
+    _check_tables(_sqlite_tables(path), shown(str(url)), alone=True)
+
+
+def _sqlite_tables(path: Path) -> dict[str, set[str]]:
+    """The columns of a database's tables and views; not a byte of it changes."""
+    query = (
+        "SELECT m.name, t.name FROM sqlite_master m, pragma_table_info(m.name) t "
+        "WHERE m.type IN ('table', 'view') AND m.name NOT LIKE 'sqlite_%'"
+    )
+
+    def read(mode: str) -> dict[str, set[str]]:
+        tables: dict[str, set[str]] = {}
+        address = f"{path.absolute().as_uri()}?mode={mode}"
+        with closing(sqlite3.connect(address, uri=True)) as database:
+            for table, column in database.execute(query):
+                tables.setdefault(table, set()).add(column)
+        return tables
+
+    with path.open("rb") as file:
+        keeps_log = file.read(20)[18:] == b"\2\2"
+    if keeps_log and not path.with_name(path.name + "-wal").exists():
+        return read("ro&immutable=1")  # nobody has it open, and SQLite would make two files
+    try:
+        return read("ro")
+    except sqlite3.OperationalError:  # its writer was killed, and reading does not mend it
+        return read("ro&immutable=1")
+
+
+def _check_server(url: URL, options: dict[str, Any]) -> None:
+    from sqlalchemy import create_engine, inspect
+
+    engine = create_engine(url, **options)
+    try:
+        inspector = inspect(engine)
+        tables = {
+            table: {column["name"] for column in inspector.get_columns(table)}
+            for table in set(inspector.get_table_names()) & set(_optuna_tables())
+        }
+        _check_tables(tables, shown(str(url)), alone=False)
+    finally:
+        engine.dispose()
+
+
+def _check_tables(tables: dict[str, set[str]], name: str, *, alone: bool) -> None:
+    """Refuses tables that are not Optuna's, where Optuna would write.
+
+    Args:
+        tables: columns by table.
+        name: of the database.
+        alone: whether other programs' tables beside them are refused, unless a ledger is there.
+
+    Raises:
+        LedgerError: see above.
+    """
+    wanted = _optuna_tables()
+    for table in tables.keys() & wanted.keys():
+        if not wanted[table] <= tables[table]:
+            raise LedgerError(
+                f"'{name}' holds a table '{table}' of another program, so it is left alone; choose "
+                "another database"
+            )
+    others = sorted(tables.keys() - wanted.keys() - {"alembic_version"})
+    if alone and others and not {"studies", "trials", "version_info"} <= tables.keys():
+        raise LedgerError(
+            f"'{name}' is another program's database (it has a table '{others[0]}'), so it is left "
+            "alone; choose another file"
+        )
+
+
+def _optuna_tables() -> dict[str, set[str]]:
+    """Optuna's tables, and of each the columns that it always had: its keys."""
+    from optuna.storages._rdb.models import BaseModel
+
+    return {
+        name: {column.name for column in table.primary_key}
+        for name, table in BaseModel.metadata.tables.items()
+    }

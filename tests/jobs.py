@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import signal
 import time
+from dataclasses import replace
+from itertools import islice, product
 from pathlib import Path
 from typing import NamedTuple
 
@@ -118,12 +120,13 @@ def named(workload: Workload, _: int) -> tuple[str, bool, float, str]:
 
 
 def write_rows(context: tuple[Path, PlanSpace, Candidate, Path], name: str) -> int:
-    """Sixty rows in a study of its own, while another process writes to the same journal."""
+    """Sixty plans in a study of its own, while another process writes to the same journal."""
     path, space, candidate, folder = context
     ledger = Ledger(path, name, space, {"study": name})
     meet(folder, "write", others=1)
-    for _ in range(60):
-        ledger.append(candidate)
+    plans = product(*(range(1, group.channels + 1) for group in space.groups))
+    for counts in islice(plans, 60):
+        ledger.append(replace(candidate, evaluation=replace(candidate.evaluation, counts=counts)))
     return len(ledger.evaluations())
 
 

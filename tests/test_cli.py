@@ -534,7 +534,7 @@ def test_resume_of_another_search(
     [
         (truncate("settings.json", 0.5), "settings.json"),
         (replace("settings.json", "[]"), "settings.json' is damaged"),
-        (replace("ledger.log", "foreign\n"), "cannot open the ledger"),
+        (replace("ledger.log", "foreign\n"), "is no ledger"),
     ],
     ids=lambda value: getattr(value, "__name__", ""),
 )

@@ -68,7 +68,7 @@ def untimed(evaluations: list[Evaluation]) -> list[dict[str, Any]]:
 @pytest.fixture(autouse=True)
 def short_locks(monkeypatch: pytest.MonkeyPatch) -> None:
     """A lock that a killed process left behind is taken over sooner."""
-    monkeypatch.setattr("spear_gym.storage.LOCK_SECONDS", 0.4)
+    monkeypatch.setattr("spear_gym.journal.LOCK_SECONDS", 0.4)
 
 
 pytestmark = pytest.mark.filterwarnings("ignore:The value of `grace_period` might be too small")
