@@ -203,7 +203,7 @@ def test_overwrite(spear: Spear, folder: Path) -> None:
 
 def test_evaluate_reproduces_the_measured_row(spear: Spear, folder: Path) -> None:
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
-    ran = spear("evaluate", folder)
+    ran = spear("evaluate", folder, "--workload", "toys:tiny")
     assert ran.code in ENDED, ran.err
     result = read(folder / "result.json")
     assert "equal to the recorded row" in ran.out
@@ -216,9 +216,44 @@ def test_evaluate_sees_another_network(spear: Spear, folder: Path) -> None:
     tensors = load_file(folder / "network.safetensors")
     tensors["conv2.weight"] = -tensors["conv2.weight"]
     save_file(tensors, folder / "network.safetensors")
-    ran = spear("evaluate", folder)
+    ran = spear("evaluate", folder, "--workload", "toys:tiny")
     assert ran.code == 1
     assert "the recorded row differs" in ran.err
+
+
+HOSTILE = """
+from pathlib import Path
+Path("ran").touch()
+from toys import tiny
+"""
+
+
+def test_evaluate_runs_no_code_that_a_file_names(
+    spear: Spear, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A module beside the run, which its settings name; the working folder is not searched."""
+    (tmp_path / "hostile_module.py").write_text(HOSTILE, encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    settings = read(folder / "settings.json")
+    settings["settings"]["workload"] = "hostile_module:tiny"
+    (folder / "settings.json").write_text(json.dumps(settings), encoding="utf-8")
+    before = list(sys.path)
+    ran = spear("evaluate", folder)
+    assert_one_error(ran, f"repeat it: spear evaluate {folder} --workload hostile_module:tiny")
+    assert (sys.path, "hostile_module" in sys.modules) == (before, False)
+    assert not Path("ran").exists()
+    trusted = spear("evaluate", folder, "--workload", "hostile_module:tiny")
+    assert trusted.code == 0, trusted.err
+    assert Path("ran").exists()
+    sys.modules.pop("hostile_module")
+
+
+@pytest.mark.parametrize("name", ["os:getcwd", ":", "a:", ":b", "../mine:make", "toys:tiny:x"])
+def test_names_of_code_in_settings_are_refused(spear: Spear, folder: Path, name: str) -> None:
+    settings = read(folder / "settings.json")
+    settings["settings"] |= {"workload": name, "agent": "os:abort", "lre": "/dev/zero"}
+    (folder / "settings.json").write_text(json.dumps(settings), encoding="utf-8")
+    assert_one_error(spear("evaluate", folder), "no code is run because a file names it")
 
 
 def damage_nothing_there(folder: Path) -> None:
@@ -295,7 +330,7 @@ def test_damaged_runs(
     spear: Spear, folder: Path, damage: Callable[[Path], None], message: str
 ) -> None:
     damage(folder)
-    assert_one_error(spear("evaluate", folder), message)
+    assert_one_error(spear("evaluate", folder, "--workload", "toys:tiny"), message)
 
 
 def test_agents_are_listed_and_take_settings(spear: Spear, tmp_path: Path) -> None:

@@ -253,7 +253,8 @@ class _Job:
         report = self._finish(self.settings, judge, found, self.folder, found.candidates)
         show_report(report, self.evaluator, judge, self.settings.target_synops)
         name = escape(str(self.folder))
-        out.print(f"\nresults: [bold]{name}[/] (try: spear evaluate {name})", soft_wrap=True)
+        again = f"{name}{_repeated(self.settings.workload)}"
+        out.print(f"\nresults: [bold]{name}[/] (try: spear evaluate {again})", soft_wrap=True)
         if report.outcome(judge.target, self.settings.target_synops) == "broken":
             raise typer.Exit(BROKEN)
 
@@ -371,6 +372,11 @@ class _Job:
                 )
             except KeyboardInterrupt:
                 _interrupted(found, folder)
+
+
+def _repeated(workload: str) -> str:
+    """What `spear evaluate` must be told: it runs no function that only a file names."""
+    return f" --workload {escape(workload)}" if ":" in workload else ""
 
 
 def _interrupted(found: SearchResult, folder: Path) -> NoReturn:

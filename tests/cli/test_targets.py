@@ -172,7 +172,7 @@ def test_evaluate_names_the_runs(spear: Spear, front: Path) -> None:
     assert_one_error(
         ran, "holds several runs; choose one of them: target-0.2, target-0.3, target-0.5"
     )
-    one = spear("evaluate", front / "target-0.3")
+    one = spear("evaluate", front / "target-0.3", "--workload", "toys:twin")
     assert one.code == 0, one
     assert "equal to the recorded row" in one.out
 
