@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -13,10 +12,12 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 
+from spear_gym import files
 from spear_gym.env import DEFAULT_TARGET
 from spear_gym.evaluation import Finetuned, PlanEvaluator
 from spear_gym.files import (
     check_writable,
+    raised_as,
     write_bytes,
     write_json,
     write_tensors,
@@ -334,10 +335,10 @@ def load_network(folder: Path, workload: Workload) -> nn.Module:
         RunError: when a file is missing, truncated or does not fit.
         PlanError: when the plan is damaged or was made for another network.
     """
+    plan = Plan.from_json(read_json(folder / "plan.json"))
     try:
-        plan = Plan.loads((folder / "plan.json").read_text(encoding="utf-8"))
         tensors = load_file(folder / "network.safetensors")
-    except (OSError, UnicodeDecodeError, SafetensorError) as error:
+    except (OSError, SafetensorError) as error:
         raise RunError(f"cannot read the network in '{folder}': {error}") from error
     model = prune_network(workload.graph, plan)
     try:
@@ -355,7 +356,5 @@ def read_json(path: Path) -> Any:
     Raises:
         RunError: when it is missing or damaged.
     """
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise RunError(f"cannot read '{path}': {error}") from error
+    with raised_as(RunError):
+        return files.read_json(path, undefined=True)  # a fit's R^2 may be

@@ -11,7 +11,7 @@ from typing import Any
 
 from spear_gym.agents.pipeline import environment_versions
 from spear_gym.agents.run_folder import RunError, read_json
-from spear_gym.files import write_bytes, write_json
+from spear_gym.files import read_packed_json, write_bytes, write_json
 from spear_gym.storage import check_storage
 from spear_gym.tasks import run_tasks
 from spear_gym.workload import Workload
@@ -60,7 +60,7 @@ class Comparison:
             RunError: when it is missing, truncated or something else.
         """
         try:
-            content = json.loads(gzip.decompress(path.read_bytes()))
+            content = read_packed_json(path)
             if content["format"] != ARCHIVE_FORMAT:
                 raise ValueError(f"its format is not '{ARCHIVE_FORMAT}'")
             asked = content["settings"]
@@ -73,7 +73,7 @@ class Comparison:
                 tuple(content["records"]),
                 content["failures"],
             )
-        except (OSError, EOFError, ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError) as error:
             raise RunError(f"cannot read the comparison '{path}': {error}") from error
 
 
