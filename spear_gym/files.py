@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 import re
+import secrets
 import signal
 import stat
-import tempfile
 import threading
 import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,12 @@ DEEPEST = 32
 MOST_DIGITS = 18
 """Digits of an integer: more do not fit into 64 bits."""
 
+TEMPORARY = "spear-gym-tmp"
+"""Ending of files that are being written."""
+
+_TEMPORARY = re.compile(
+    rf"\.(?P<name>.+)\.(?P<host>[0-9A-Za-z-]+)\.(?P<pid>[0-9]{{1,9}})\.[0-9a-f]{{8}}\.{TEMPORARY}"
+)
 _STRING = re.compile(rb'"(?:[^"\\]|\\.)*+(?:"|\Z)', re.DOTALL)
 _LONG_INTEGER = re.compile(rb"(?<![.0-9])[0-9]{%d,}" % (MOST_DIGITS + 1))
 _ZEROS = bytes.maketrans(b"123456789", b"0" * 9)
@@ -236,18 +243,90 @@ def uninterrupted() -> Iterator[None]:
         raise KeyboardInterrupt
 
 
+def file_name(text: str) -> str:
+    """A text as the name of one file or folder, which leads nowhere else.
+
+    Raises:
+        FileError: when no name can be made of it.
+    """
+    name = re.sub(r"[:/\\\x00-\x1f\x7f]", " ", text)
+    # A file system takes 255 bytes, and endings are to come.
+    if not name.strip(" .") or len(name.encode("utf-8", "replace")) > 200 or not _is_unicode(name):
+        raise FileError(f"{text[:60]!a} cannot be the name of a file; choose another")
+    return name
+
+
+def number_in_name(value: float) -> str:
+    """A number as it stands in names of files: short, and another for every other number."""
+    short = f"{value:g}"
+    return short if float(short) == value else repr(value)
+
+
+def _is_unicode(text: str) -> bool:
+    """Whether a text has no half of a pair of surrogates."""
+    return not re.search(r"[\ud800-\udfff]", text)
+
+
 def write_bytes(path: Path, content: bytes) -> None:
-    """Writes a file atomically: to a temporary neighbour, then renamed into place."""
+    """Writes a file atomically: to a temporary neighbour, then renamed into place.
+
+    The file gets the permissions that the user's umask leaves. What a killed process left of an
+    earlier write to the same file is cleared.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    clear_dead(path)
+    temporary = _neighbour(path)
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
     try:
-        with os.fdopen(handle, "wb") as file:
+        with open(os.open(temporary, flags, 0o666), "wb") as file:  # noqa: PTH123 - a number
             file.write(content)
-        Path(name).chmod(0o644)
-        Path(name).replace(path)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
     except BaseException:
-        Path(name).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         raise
+
+
+def _neighbour(path: Path) -> Path:
+    """A new name beside a file that says what it is for, and which process made it."""
+    host = re.sub(r"[^0-9A-Za-z-]", "-", platform.node())[:32] or "unknown"
+    token = secrets.token_hex(4)
+    return path.with_name(f".{path.name[:120]}.{host}.{os.getpid()}.{token}.{TEMPORARY}")
+
+
+def temporary_for(name: str) -> str | None:
+    """The file that a temporary file of ours was to become, ``None`` for any other name.
+
+    Args:
+        name: of the temporary file.
+    """
+    found = _TEMPORARY.fullmatch(name)
+    return None if found is None else found["name"]
+
+
+def clear_dead(path: Path) -> None:
+    """Removes what processes of this host that have ended left of writes to a file."""
+    host = _neighbour(path).name.split(".")[-4]
+    with suppress(OSError), os.scandir(path.parent) as entries:
+        for entry in entries:
+            found = _TEMPORARY.fullmatch(entry.name)
+            if found is None or found["name"] != path.name[:120] or found["host"] != host:
+                continue
+            if not _is_running(int(found["pid"])):
+                Path(entry.path).unlink(missing_ok=True)
+
+
+def _is_running(pid: int) -> bool:
+    if os.name != "posix":
+        return True  # a signal 0 would end it
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except (PermissionError, OverflowError):
+        return True
+    return True
 
 
 def write_text(path: Path, content: str) -> None:
@@ -255,13 +334,23 @@ def write_text(path: Path, content: str) -> None:
     write_bytes(path, content.encode("utf-8"))
 
 
+def json_bytes(content: Any) -> bytes:
+    """JSON, indented, floats at full precision."""
+    return (json.dumps(content, indent=1) + "\n").encode()
+
+
 def write_json(path: Path, content: Any) -> None:
-    """Writes JSON atomically, indented, floats at full precision."""
-    write_text(path, json.dumps(content, indent=1) + "\n")
+    """Writes a JSON file atomically."""
+    write_bytes(path, json_bytes(content))
 
 
-def write_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
-    """Writes a safetensors file atomically."""
+def tensor_bytes(tensors: Mapping[str, Tensor]) -> bytes:
+    """Tensors in the safetensors format; equal tensors give equal bytes."""
     from safetensors.torch import save
 
-    write_bytes(path, save({k: v.detach().cpu().contiguous() for k, v in tensors.items()}))
+    return save({k: v.detach().cpu().contiguous() for k, v in tensors.items()})
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Writes a safetensors file atomically."""
+    write_bytes(path, tensor_bytes(tensors))

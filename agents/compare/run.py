@@ -9,8 +9,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from spear_gym.agents.folders import RunError, owned
 from spear_gym.agents.pipeline import environment_versions
-from spear_gym.agents.run_folder import RunError, read_json
+from spear_gym.agents.run_folder import read_json
 from spear_gym.files import read_packed_json, write_bytes, write_json
 from spear_gym.storage import check_storage
 from spear_gym.tasks import run_tasks
@@ -102,18 +103,20 @@ def compare(
 
     Raises:
         ValueError: a subclass that names what does not fit, before any cell is run; among them
-            a folder whose cells were run with another budget, reward, network or version.
+            a folder whose cells were run with another budget, reward, network or version, or
+            which another process writes to.
     """
     bench = Bench(settings, workloads, top, storage)
     check(bench)
     check_storage(storage)
     cells = settings.cells()
     fingerprints = bench.fingerprints()
-    _claim(top, settings, fingerprints)
-    failures = _run(bench, unfinished(top, cells), workers, on_cell)
-    records = tuple(read_records(top, cells))
-    comparison = Comparison(settings, environment_versions(), fingerprints, records, failures)
-    comparison.save(top / ARCHIVE)
+    with owned(top):
+        _claim(top, settings, fingerprints)
+        failures = _run(bench, unfinished(top, cells), workers, on_cell)
+        records = tuple(read_records(top, cells))
+        comparison = Comparison(settings, environment_versions(), fingerprints, records, failures)
+        comparison.save(top / ARCHIVE)
     return comparison
 
 

@@ -24,7 +24,8 @@ def evaluate(
     A run folder never chooses what code is run: a workload that is no name of the catalogue is
     used when it is given here too.
     """
-    from spear_gym.agents.run_folder import RunError, load_network, read_result, read_settings
+    from spear_gym.agents.folders import RunError
+    from spear_gym.agents.run_folder import load_network, read_result, read_settings
     from spear_gym.workload import measure
 
     settings = read_settings(run)
@@ -57,7 +58,7 @@ def _chosen(run: Path, recorded: str, given: str | None) -> str:
     Raises:
         RunError: when the run names a function and the user does not.
     """
-    from spear_gym.agents.run_folder import RunError
+    from spear_gym.agents.folders import RunError
 
     if given is None and ":" in recorded:
         raise RunError(
