@@ -98,8 +98,10 @@ def tuning_record(agent: str) -> dict[str, Any] | None:
     Raises:
         AgentError: when the record is damaged.
     """
+    if agent not in (*ALGORITHMS, "spear-ddpg"):
+        return None
     path = files(__package__) / "hyperparameters" / f"{agent}.tuning.json"
-    if agent not in (*ALGORITHMS, "spear-ddpg") or not path.is_file():
+    if not path.is_file():
         return None
     try:
         found: dict[str, Any] = dict(json.loads(path.read_text(encoding="utf-8")))

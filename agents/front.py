@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -10,9 +9,8 @@ from pathlib import Path
 from spear_gym.files import write_bytes, write_json
 from spear_gym.report.search_pictures import front_png
 
-from .run_folder import Outcome, RunError, SearchReport
-
-FRONT_FORMAT = "spear-gym front 1"
+from .folders import FRONT_FORMAT
+from .run_folder import Outcome, SearchReport
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,36 +47,6 @@ class FrontPoint:
             report.tuned.plan.counts,
             folder,
         )
-
-
-def check_front_folder(folder: Path, *, overwrite: bool, resume: bool) -> None:
-    """Checks that a folder can hold a front, or does; changes nothing.
-
-    Raises:
-        RunError: when it exists (unless told what to do), or holds something else.
-    """
-    if overwrite and resume:
-        raise RunError("choose one of --overwrite and --resume")
-    if not (folder.is_dir() and any(folder.iterdir())):
-        return
-    if not (overwrite or resume):
-        raise RunError(
-            f"the output folder '{folder}' exists; choose another with --out, continue it with "
-            "--resume, or replace it with --overwrite"
-        )
-    if not any(folder.glob("target-*")):
-        raise RunError(
-            f"'{folder}' exists and holds no searches for several targets (target-...), so it is "
-            "left alone; choose another folder with --out"
-        )
-
-
-def clear_front_folder(folder: Path) -> None:
-    """Removes the searches for several targets, and their front, from a folder."""
-    for search in folder.glob("target-*"):
-        shutil.rmtree(search)
-    for name in ("front.json", "front.png"):
-        (folder / name).unlink(missing_ok=True)
 
 
 def write_front(points: Sequence[FrontPoint], workload: str, folder: Path) -> None:

@@ -13,23 +13,23 @@ from pathlib import Path
 from typing import Any
 
 from spear_gym.evaluation import Finetuned, PlanEvaluator
-from spear_gym.files import (
-    uninterrupted,
-    write_json,
-)
+from spear_gym.files import uninterrupted, write_json
 from spear_gym.ledger import Ledger, Replay
+from spear_gym.ownership import Lease
 from spear_gym.target import Candidate, Judge
-from spear_gym.workload import measure
+from spear_gym.workload import Measurement, Workload, measure
 
 from .base import Agent, SearchResult, SearchSession, run_search
+from .folders import RUN_FORMAT, SETTINGS, RunError, is_identity, owned
 from .repair import OnStep, Step, repair
 from .run_folder import (
     Phases,
-    RunError,
     SearchReport,
     SearchSettings,
     estimator_json,
     read_json,
+    write_best_plan,
+    write_network,
     write_run,
 )
 
@@ -68,6 +68,7 @@ def search_in_folder(
 
     Raises:
         RunError: when the folder holds another search.
+        OwnedError: when another process writes to the folder, and who.
         LedgerError: when the ledger belongs to another search, or the replay diverges.
     """
     conditions = {
@@ -77,19 +78,22 @@ def search_in_folder(
         "versions": environment_versions(),
     }
     identity = json.loads(json.dumps(conditions))  # as it will be read back: lists, no tuples
-    _check_identity(folder, identity)
-    write_json(folder / "settings.json", identity)
-    study = f"{evaluator.workload.name} {agent.name} seed {settings.seed}"
-    if storage is not None:
-        digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:10]
-        study = f"{study} target {judge.target:g} {digest}"
-    where = folder / "ledger.log" if storage is None else storage
-    with Ledger(where, study, evaluator.space, identity, overwrite=overwrite) as ledger:
-        return _search_with(ledger, agent, evaluator, judge, settings, folder, on_candidate)
+    with owned(folder) as lease:
+        _claim_settings(folder, identity)
+        study = f"{evaluator.workload.name} {agent.name} seed {settings.seed}"
+        if storage is not None:
+            digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:10]
+            study = f"{study} target {judge.target:g} {digest}"
+        where = folder / "ledger.log" if storage is None else storage
+        with Ledger(where, study, evaluator.space, identity, overwrite=overwrite) as ledger:
+            return _search_with(
+                ledger, lease, agent, evaluator, judge, settings, folder, on_candidate
+            )
 
 
 def _search_with(
     ledger: Ledger,
+    lease: Lease,
     agent: Agent,
     evaluator: PlanEvaluator,
     judge: Judge,
@@ -107,12 +111,13 @@ def _search_with(
 
     def record(session: SearchSession, candidate: Candidate) -> None:
         with uninterrupted():
+            lease.check()
             if not replay.check(candidate.evaluation.counts):
                 ledger.append(candidate)
             if session.best is not None and [session.best] != best:
                 best[:] = [session.best]
                 plan = evaluator.space.plan(session.best.evaluation.counts)
-                write_json(folder / "plan.json", plan.to_json())
+                write_best_plan(plan, folder)
         if on_candidate is not None:
             on_candidate(session, candidate)
 
@@ -126,16 +131,24 @@ def _search_with(
         hidden_features=settings.hidden_features,
     )
     # Once more, for an interrupt may have come between a row and the plan.
-    write_json(folder / "plan.json", evaluator.space.plan(found.best.evaluation.counts).to_json())
+    write_best_plan(evaluator.space.plan(found.best.evaluation.counts), folder)
     return replace(found, runs=found.runs + earlier_runs)
 
 
-def _check_identity(folder: Path, identity: dict[str, Any]) -> None:
-    """Refuses to resume a folder under other settings, another network or other versions."""
-    path = folder / "settings.json"
-    found = read_json(path) if path.is_file() else identity
-    if not isinstance(found, dict) or not isinstance(found.get("settings"), dict):
-        raise RunError(f"'{path}' is damaged: it holds no settings")
+def _claim_settings(folder: Path, identity: dict[str, Any]) -> None:
+    """Makes a folder that of a search, or sees that it is: that is its first file.
+
+    Raises:
+        RunError: when it is that of other settings, another network or other versions.
+    """
+    path = folder / SETTINGS
+    if not path.exists():
+        write_json(path, {"format": RUN_FORMAT, **identity})
+        return
+    found = read_json(path)
+    if not is_identity(found):
+        raise RunError(f"'{path}' is damaged: it holds no settings of a search")
+    found.pop("format", None)
     then, now = _flat(found), _flat(identity)
     differing = sorted(key for key in {*then, *now} if then.get(key) != now.get(key))
     if differing:
@@ -170,7 +183,8 @@ def finish(
 ) -> SearchReport:
     """Fine-tunes the best plans, chooses on search, looks at test once, writes the results.
 
-    Where the settings ask for it, the chosen network is repaired before test is looked at.
+    Where the settings ask for it, the chosen network is repaired before test is looked at. It is
+    written before that, so that it is kept whatever comes after.
 
     Args:
         evaluator: scores and fine-tunes.
@@ -181,6 +195,9 @@ def finish(
         scored: plans to choose from, judged for this target; those of the search by default.
         on_batch: called with (plan number, batches done, batches in all, loss).
         on_step: called after each step of a repair.
+
+    Raises:
+        RunError: when the network cannot be measured on test; it is kept in the folder.
     """
     start = time.perf_counter()
     candidates = found.candidates if scored is None else scored
@@ -207,9 +224,9 @@ def finish(
         )
         network, steps, extra = delivery.tuned, delivery.steps, delivery.evaluations
     middle = time.perf_counter()
-    workload = evaluator.workload
-    unpruned = workload.reference("test")
-    measured = measure(workload, network.model, "test")
+    with owned(folder):
+        write_network(network, folder)
+    unpruned, measured = _on_test(evaluator.workload, network, folder)
     end = time.perf_counter()
     report = SearchReport(
         found,
@@ -223,8 +240,22 @@ def finish(
         steps,
         extra,
     )
-    write_run(report, evaluator, judge, settings, folder)
+    with owned(folder):
+        write_run(report, evaluator, judge, settings, folder)
     return report
+
+
+def _on_test(
+    workload: Workload, network: Finetuned, folder: Path
+) -> tuple[Measurement, Measurement]:
+    """The unpruned and the fine-tuned network on test."""
+    try:
+        return workload.reference("test"), measure(workload, network.model, "test")
+    except (MemoryError, RuntimeError) as error:  # torch's for memory are of both kinds
+        raise RunError(
+            f"the fine-tuned network is kept in '{folder}', but measuring it on the test split "
+            f"failed: {error}"
+        ) from error
 
 
 def _numbered(

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import shutil
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -13,12 +11,15 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 
+from spear_gym import files
 from spear_gym.evaluation import Finetuned, PlanEvaluator
 from spear_gym.files import (
-    check_writable,
+    FileError,
+    json_bytes,
+    raised_as,
+    tensor_bytes,
     write_bytes,
     write_json,
-    write_tensors,
 )
 from spear_gym.lre import BoundedEstimator, FittedEstimator, LinearEstimator, SynopsEstimator
 from spear_gym.pruning.plan import Plan
@@ -30,14 +31,12 @@ from spear_gym.target import Candidate, Judge
 from spear_gym.workload import Measurement, Workload
 
 from .base import SearchResult
+from .folders import SETTINGS, RunError
 from .repair import Step
 
 Outcome = Literal["kept", "repaired", "broken"]
+PLAN, NETWORK, RESULT = "plan.json", "network.safetensors", "result.json"
 RESULT_FORMAT = "spear-gym result 1"
-
-
-class RunError(ValueError):
-    """A run folder cannot be used."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,44 +151,34 @@ class SearchReport:
         return self.fraction <= target
 
 
-def check_folder(folder: Path, *, overwrite: bool, resume: bool) -> None:
-    """Checks that a folder can become, or is, a run folder; changes nothing.
+def write_network(tuned: Finetuned, folder: Path) -> None:
+    """Writes a fine-tuned network and its plan, before anything is measured on test.
 
-    Raises:
-        RunError: when it exists (unless told what to do), is no run folder, or cannot be written.
+    A result of an earlier session stays where plan and network are the same; else it goes first,
+    for a result speaks of the plan and the network beside it.
     """
-    if overwrite and resume:
-        raise RunError("choose one of --overwrite and --resume")
+    contents = {
+        PLAN: json_bytes(tuned.plan.to_json()),
+        NETWORK: tensor_bytes(tuned.model.state_dict()),
+    }
+    changed = {n: c for n, c in contents.items() if not _holds(folder / n, c)}
+    if changed:
+        (folder / RESULT).unlink(missing_ok=True)
+    for name, content in changed.items():
+        write_bytes(folder / name, content)
+
+
+def write_best_plan(plan: Plan, folder: Path) -> None:
+    """Writes the best plan of a search so far; where there is a network, its plan stays."""
+    if not (folder / NETWORK).exists():
+        write_json(folder / PLAN, plan.to_json())
+
+
+def _holds(path: Path, content: bytes) -> bool:
     try:
-        check_writable(folder / "settings.json")
-        if folder.is_dir() and any(folder.iterdir()):
-            if not (overwrite or resume):
-                raise RunError(
-                    f"the output folder '{folder}' exists; choose another with --out, continue it "
-                    "with --resume, or replace it with --overwrite"
-                )
-            if not (folder / "settings.json").is_file():
-                raise RunError(
-                    f"'{folder}' exists and is no run folder (it has no settings.json), so it is "
-                    "left alone; choose another folder with --out"
-                )
-    except OSError as error:
-        raise RunError(f"cannot write to the output folder '{folder}': {error}") from error
-
-
-def prepare_folder(folder: Path, *, overwrite: bool, resume: bool) -> None:
-    """Makes a run folder, empty unless it is resumed.
-
-    Raises:
-        RunError: see :func:`check_folder`.
-    """
-    check_folder(folder, overwrite=overwrite, resume=resume)
-    try:
-        if overwrite and folder.is_dir():
-            shutil.rmtree(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise RunError(f"cannot write to the output folder '{folder}': {error}") from error
+        return files.read_whole(path, len(content)) == content
+    except FileError:
+        return False
 
 
 def write_run(
@@ -199,11 +188,8 @@ def write_run(
     settings: SearchSettings,
     folder: Path,
 ) -> None:
-    """Writes the outcome of a search: plan, network, figures and pictures."""
-    plan = report.tuned.plan
-    write_json(folder / "plan.json", plan.to_json())
-    write_tensors(folder / "network.safetensors", dict(report.tuned.model.state_dict()))
-    write_json(folder / "result.json", result_json(report, evaluator, judge, settings))
+    """Writes the outcome of a search beside its network: figures, then pictures."""
+    write_json(folder / RESULT, result_json(report, evaluator, judge, settings))
     candidates = report.search.candidates
     title = (
         f"{report.search.agent} on {evaluator.workload.name}, target {judge.target:g}: "
@@ -299,10 +285,10 @@ def read_settings(folder: Path) -> SearchSettings:
     Raises:
         RunError: when the folder is no run folder, or its settings are damaged.
     """
-    if not (folder / "settings.json").is_file() and (folder / "front.json").is_file():
+    if not (folder / SETTINGS).is_file() and (folder / "front.json").is_file():
         names = ", ".join(sorted(path.name for path in folder.glob("target-*")))
         raise RunError(f"'{folder}' holds several runs; choose one of them: {names}")
-    data = read_json(folder / "settings.json")
+    data = read_json(folder / SETTINGS)
     try:
         return SearchSettings(**data["settings"])
     except (KeyError, TypeError) as error:
@@ -315,8 +301,8 @@ def read_result(folder: Path) -> dict[str, Any]:
     Raises:
         RunError: when there is none, or it is damaged.
     """
-    path = folder / "result.json"
-    if not path.is_file() and (folder / "settings.json").is_file():
+    path = folder / RESULT
+    if not path.is_file() and (folder / SETTINGS).is_file():
         raise RunError(f"the run in '{folder}' has not finished; continue it with --resume")
     data = read_json(path)
     if not isinstance(data, dict) or data.get("format") != RESULT_FORMAT:
@@ -335,10 +321,10 @@ def load_network(folder: Path, workload: Workload) -> nn.Module:
         RunError: when a file is missing, truncated or does not fit.
         PlanError: when the plan is damaged or was made for another network.
     """
+    plan = Plan.from_json(read_json(folder / PLAN))
     try:
-        plan = Plan.loads((folder / "plan.json").read_text(encoding="utf-8"))
-        tensors = load_file(folder / "network.safetensors")
-    except (OSError, UnicodeDecodeError, SafetensorError) as error:
+        tensors = load_file(folder / NETWORK)
+    except (OSError, SafetensorError) as error:
         raise RunError(f"cannot read the network in '{folder}': {error}") from error
     model = prune_network(workload.graph, plan)
     try:
@@ -356,7 +342,5 @@ def read_json(path: Path) -> Any:
     Raises:
         RunError: when it is missing or damaged.
     """
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise RunError(f"cannot read '{path}': {error}") from error
+    with raised_as(RunError):
+        return files.read_json(path, undefined=True)  # a fit's R^2 may be

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from spear_gym.evaluation import Counts, PlanEvaluator
-from spear_gym.files import write_bytes
+from spear_gym.files import read_packed_json, write_bytes
 from spear_gym.lre import LREError, Sample, SampleStore
 from spear_gym.lre_fit import sample_plan
 from spear_gym.sampling import spanning_plans, spread_plans
@@ -102,7 +102,7 @@ class LREStudy:
             LREError: when it is missing, truncated or something else.
         """
         try:
-            content = json.loads(gzip.decompress(path.read_bytes()))
+            content = read_packed_json(path)
             if content["format"] != STUDY_FORMAT:
                 raise ValueError(f"its format is not '{STUDY_FORMAT}'")
             pools = tuple(
@@ -116,7 +116,7 @@ class LREStudy:
             )
             names = (content["workload"], content["scoring"], content["epochs"])
             return cls(*names, tuple(content["layers"]), pools)
-        except (OSError, EOFError, ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError) as error:
             raise LREError(f"cannot read the study '{path}': {error}") from error
 
 

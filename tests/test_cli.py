@@ -189,11 +189,22 @@ def test_absolute_target(spear: Spear, tmp_path: Path) -> None:
     assert read(tmp_path / "run" / "result.json")["target"] == pytest.approx(0.5)
 
 
-def test_overwrite(spear: Spear, folder: Path) -> None:
-    (folder / "old.txt").touch()
+def test_overwrite_removes_our_files_only(spear: Spear, folder: Path, tmp_path: Path) -> None:
+    foreign = {"thesis.tex": "years of work", ".settings.json.swp": "an editor's", "a/b.txt": "b"}
+    (folder / "a").mkdir()
+    for name, text in foreign.items():
+        (folder / name).write_text(text, encoding="utf-8")
+    (tmp_path / "mine.png").write_text("mine", encoding="utf-8")
+    (folder / "curve.png").unlink()
+    (folder / "curve.png").symlink_to(tmp_path / "mine.png")
     ran = spear("search", *RANDOM, "--budget", "4", "--out", folder, "--overwrite")
     assert ran.code in ENDED, ran.err
-    assert {path.name for path in folder.iterdir()} == FILES
+    assert {path.name for path in folder.iterdir()} == FILES | {
+        "thesis.tex", ".settings.json.swp", "a",
+    }  # fmt: skip
+    for name, text in foreign.items():
+        assert (folder / name).read_text(encoding="utf-8") == text
+    assert (tmp_path / "mine.png").read_text(encoding="utf-8") == "mine"
     assert read(folder / "result.json")["paid"] == 4
     assert len(ledger_rows(folder)) == 4
 
@@ -203,7 +214,7 @@ def test_overwrite(spear: Spear, folder: Path) -> None:
 
 def test_evaluate_reproduces_the_measured_row(spear: Spear, folder: Path) -> None:
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
-    ran = spear("evaluate", folder)
+    ran = spear("evaluate", folder, "--workload", "toys:tiny")
     assert ran.code in ENDED, ran.err
     result = read(folder / "result.json")
     assert "equal to the recorded row" in ran.out
@@ -216,9 +227,44 @@ def test_evaluate_sees_another_network(spear: Spear, folder: Path) -> None:
     tensors = load_file(folder / "network.safetensors")
     tensors["conv2.weight"] = -tensors["conv2.weight"]
     save_file(tensors, folder / "network.safetensors")
-    ran = spear("evaluate", folder)
+    ran = spear("evaluate", folder, "--workload", "toys:tiny")
     assert ran.code == 1
     assert "the recorded row differs" in ran.err
+
+
+HOSTILE = """
+from pathlib import Path
+Path("ran").touch()
+from toys import tiny
+"""
+
+
+def test_evaluate_runs_no_code_that_a_file_names(
+    spear: Spear, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A module beside the run, which its settings name; the working folder is not searched."""
+    (tmp_path / "hostile_module.py").write_text(HOSTILE, encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    settings = read(folder / "settings.json")
+    settings["settings"]["workload"] = "hostile_module:tiny"
+    (folder / "settings.json").write_text(json.dumps(settings), encoding="utf-8")
+    before = list(sys.path)
+    ran = spear("evaluate", folder)
+    assert_one_error(ran, f"repeat it: spear evaluate {folder} --workload hostile_module:tiny")
+    assert (sys.path, "hostile_module" in sys.modules) == (before, False)
+    assert not Path("ran").exists()
+    trusted = spear("evaluate", folder, "--workload", "hostile_module:tiny")
+    assert trusted.code == 0, trusted.err
+    assert Path("ran").exists()
+    sys.modules.pop("hostile_module")
+
+
+@pytest.mark.parametrize("name", ["os:getcwd", ":", "a:", ":b", "../mine:make", "toys:tiny:x"])
+def test_names_of_code_in_settings_are_refused(spear: Spear, folder: Path, name: str) -> None:
+    settings = read(folder / "settings.json")
+    settings["settings"] |= {"workload": name, "agent": "os:abort", "lre": "/dev/zero"}
+    (folder / "settings.json").write_text(json.dumps(settings), encoding="utf-8")
+    assert_one_error(spear("evaluate", folder), "no code is run because a file names it")
 
 
 def damage_nothing_there(folder: Path) -> None:
@@ -295,7 +341,7 @@ def test_damaged_runs(
     spear: Spear, folder: Path, damage: Callable[[Path], None], message: str
 ) -> None:
     damage(folder)
-    assert_one_error(spear("evaluate", folder), message)
+    assert_one_error(spear("evaluate", folder, "--workload", "toys:tiny"), message)
 
 
 def test_agents_are_listed_and_take_settings(spear: Spear, tmp_path: Path) -> None:
@@ -457,6 +503,26 @@ def test_foreign_folders_are_left_alone(spear: Spear, tmp_path: Path, flag: str)
     assert (tmp_path / "thesis.tex").read_text(encoding="utf-8") == "years of work"
 
 
+def test_overwrite_of_the_working_folder(
+    spear: Spear, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for content in ("", "settings.json"):
+        if content:
+            Path(content).write_text('{"editor.tabSize": 4}', encoding="utf-8")
+        for flag in ("--overwrite", "--resume"):
+            ran = spear("search", *RANDOM, "--out", ".", flag)
+            assert_one_error(ran, "'.' is the working folder and holds no run")
+            assert os.listdir() == ([content] if content else [])  # noqa: PTH208
+
+
+def test_resume_of_nothing_pays_nothing(spear: Spear, folder: Path) -> None:
+    mistyped = folder.with_name("rum")
+    ran = spear("search", *RANDOM, "--out", mistyped, "--resume")
+    assert_one_error(ran, f"no run in '{mistyped}' to continue (did you mean '{folder}'?)")
+    assert not mistyped.exists()
+
+
 def test_output_folder_that_cannot_be_written(spear: Spear, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     for out in (tmp_path / "file", tmp_path / "file" / "run"):
@@ -533,7 +599,7 @@ def test_resume_of_another_search(
     ("damage", "message"),
     [
         (truncate("settings.json", 0.5), "settings.json"),
-        (replace("settings.json", "[]"), "settings.json' is damaged"),
+        (replace("settings.json", "[]"), "its settings.json is damaged, or of something else"),
         (replace("ledger.log", "foreign\n"), "is no ledger"),
     ],
     ids=lambda value: getattr(value, "__name__", ""),

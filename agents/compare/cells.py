@@ -11,17 +11,12 @@ from typing import Any
 
 from spear_gym.agents import make_agent
 from spear_gym.agents.base import AgentError
+from spear_gym.agents.folders import RunError, claimed
 from spear_gym.agents.pipeline import finish, search_in_folder
-from spear_gym.agents.run_folder import (
-    RunError,
-    SearchReport,
-    SearchSettings,
-    prepare_folder,
-    read_json,
-)
+from spear_gym.agents.run_folder import SearchReport, SearchSettings, read_json
 from spear_gym.envs_registry.fits import stored_lre
 from spear_gym.evaluation import PlanEvaluator
-from spear_gym.files import write_json
+from spear_gym.files import file_name, number_in_name, write_json
 from spear_gym.lre import estimate_of
 from spear_gym.reward import make_reward
 from spear_gym.target import Judge, make_estimator, make_judge
@@ -47,9 +42,13 @@ class Cell:
     seed: int
 
     def folder(self, top: Path) -> Path:
-        """Its run folder below that of the comparison."""
-        parts = (self.workload, self.agent, f"target {self.target:g} seed {self.seed}")
-        return top.joinpath("cells", *(part.replace(":", " ").replace("/", " ") for part in parts))
+        """Its run folder below that of the comparison.
+
+        Raises:
+            FileError: when a name cannot be that of a folder.
+        """
+        place = f"target {number_in_name(self.target)} seed {self.seed}"
+        return top.joinpath("cells", *map(file_name, (self.workload, self.agent, place)))
 
     def __str__(self) -> str:
         return f"{self.agent} on {self.workload}, target {self.target:g}, seed {self.seed}"
@@ -176,6 +175,14 @@ def check(bench: Bench) -> None:
         )
     for agent in settings.agents:
         make_agent(agent)
+    places: dict[Path, Cell] = {}
+    for cell in settings.cells():
+        other = places.setdefault(cell.folder(bench.top), cell)
+        if other is not cell:
+            raise AgentError(
+                f"'{cell}' and '{other}' would share the folder '{cell.folder(bench.top)}'; give "
+                "one of them another name"
+            )
     for workload, target in itertools.product(settings.workloads, settings.targets):
         bench.judge(Cell(workload, settings.agents[0], target, 0))
 
@@ -191,15 +198,14 @@ def run_cell(bench: Bench, cell: Cell) -> str | None:
     try:
         settings = bench.settings.search(cell)
         evaluator, judge = bench.evaluator(cell.workload), bench.judge(cell)
-        resume = (folder / "settings.json").is_file()
-        prepare_folder(folder, overwrite=False, resume=resume)
-        agent = make_agent(cell.agent)
-        found = search_in_folder(agent, evaluator, judge, settings, folder, storage=bench.storage)
-        if found.interrupted:
-            raise KeyboardInterrupt
-        report = finish(evaluator, judge, settings, found, folder)
-        record = record_of(cell, report, judge, time.perf_counter() - start)
-        write_json(folder / RECORD, record)
+        with claimed(folder, resume=True, may_be_missing=True):
+            agent, storage = make_agent(cell.agent), bench.storage
+            found = search_in_folder(agent, evaluator, judge, settings, folder, storage=storage)
+            if found.interrupted:
+                raise KeyboardInterrupt
+            report = finish(evaluator, judge, settings, found, folder)
+            record = record_of(cell, report, judge, time.perf_counter() - start)
+            write_json(folder / RECORD, record)
     except Exception as error:
         return f"{type(error).__name__}: {error}"
     return None

@@ -9,9 +9,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from spear_gym.agents.folders import RunError, owned
 from spear_gym.agents.pipeline import environment_versions
-from spear_gym.agents.run_folder import RunError, read_json
-from spear_gym.files import write_bytes, write_json
+from spear_gym.agents.run_folder import read_json
+from spear_gym.files import read_packed_json, write_bytes, write_json
 from spear_gym.storage import check_storage
 from spear_gym.tasks import run_tasks
 from spear_gym.workload import Workload
@@ -60,7 +61,7 @@ class Comparison:
             RunError: when it is missing, truncated or something else.
         """
         try:
-            content = json.loads(gzip.decompress(path.read_bytes()))
+            content = read_packed_json(path)
             if content["format"] != ARCHIVE_FORMAT:
                 raise ValueError(f"its format is not '{ARCHIVE_FORMAT}'")
             asked = content["settings"]
@@ -73,7 +74,7 @@ class Comparison:
                 tuple(content["records"]),
                 content["failures"],
             )
-        except (OSError, EOFError, ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError) as error:
             raise RunError(f"cannot read the comparison '{path}': {error}") from error
 
 
@@ -102,18 +103,20 @@ def compare(
 
     Raises:
         ValueError: a subclass that names what does not fit, before any cell is run; among them
-            a folder whose cells were run with another budget, reward, network or version.
+            a folder whose cells were run with another budget, reward, network or version, or
+            which another process writes to.
     """
     bench = Bench(settings, workloads, top, storage)
     check(bench)
     check_storage(storage)
     cells = settings.cells()
     fingerprints = bench.fingerprints()
-    _claim(top, settings, fingerprints)
-    failures = _run(bench, unfinished(top, cells), workers, on_cell)
-    records = tuple(read_records(top, cells))
-    comparison = Comparison(settings, environment_versions(), fingerprints, records, failures)
-    comparison.save(top / ARCHIVE)
+    with owned(top):
+        _claim(top, settings, fingerprints)
+        failures = _run(bench, unfinished(top, cells), workers, on_cell)
+        records = tuple(read_records(top, cells))
+        comparison = Comparison(settings, environment_versions(), fingerprints, records, failures)
+        comparison.save(top / ARCHIVE)
     return comparison
 
 

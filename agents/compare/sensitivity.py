@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import get_args
 
 from spear_gym.agents.base import AgentError
-from spear_gym.files import write_text
+from spear_gym.files import number_in_name, write_text
 from spear_gym.observation import MEASURED
 from spear_gym.report.comparison_pictures import sensitivity_figure
 from spear_gym.report.page import Page, Picture, Section, Table, csv_text, write_page
@@ -51,7 +51,10 @@ class Variant:
         """Where its cells are; variants with equal settings share them."""
         given = self.settings
         parts = [
-            *(f"{key} {value:g}" for key, value in sorted(given.reward_settings.items())),
+            *(
+                f"{key} {number_in_name(value)}"
+                for key, value in sorted(given.reward_settings.items())
+            ),
             f"hidden {len(given.hidden_features)}",
             f"scoring {given.scoring or 'default'}",
         ]

@@ -71,7 +71,7 @@ def resolve_workload(name: str) -> Workload:
 
 def check_output(path: Path) -> None:
     """Refuses an output file that cannot be written, before any work."""
-    from spear_gym.agents.run_folder import RunError
+    from spear_gym.agents.folders import RunError
     from spear_gym.files import check_writable
 
     try:

@@ -14,24 +14,33 @@ from spear_gym.cli.tables import measured_row, result_table
 @app.command()
 def evaluate(
     run: Annotated[Path, typer.Argument(help="A finished run folder.")],
+    workload: Annotated[
+        str | None,
+        typer.Option(help="The run's workload; needed when it is a module:function of yours."),
+    ] = None,
 ) -> None:
-    """Load a run's pruned network again and reproduce the measured row of its table."""
-    from spear_gym.agents.run_folder import RunError, load_network, read_result, read_settings
+    """Load a run's pruned network again and reproduce the measured row of its table.
+
+    A run folder never chooses what code is run: a workload that is no name of the catalogue is
+    used when it is given here too.
+    """
+    from spear_gym.agents.folders import RunError
+    from spear_gym.agents.run_folder import load_network, read_result, read_settings
     from spear_gym.workload import measure
 
     settings = read_settings(run)
     result = read_result(run)
     set_threads(settings.threads)
-    workload = resolve_workload(settings.workload)
-    model = load_network(run, workload)
-    measured, unpruned = measure(workload, model, "test"), workload.reference("test")
+    loaded = resolve_workload(_chosen(run, settings.workload, workload))
+    model = load_network(run, loaded)
+    measured, unpruned = measure(loaded, model, "test"), loaded.reference("test")
     fraction = measured.synops / unpruned.synops
     try:
         target, recorded = float(result["target"]), result["test"]
         same = (recorded["accuracy"], recorded["synops"], recorded["parameters"])
     except (KeyError, TypeError, ValueError) as error:
         raise RunError(f"'{run / 'result.json'}' is damaged: {error!r}") from error
-    table = result_table(workload.name, target)
+    table = result_table(loaded.name, target)
     table.add_row(*measured_row("unpruned (test)", unpruned, 1.0, target))
     table.add_row(*measured_row("measured (test)", measured, fraction, target))
     out.print(table)
@@ -41,3 +50,20 @@ def evaluate(
         )
         raise typer.Exit(1)
     out.print("equal to the recorded row")
+
+
+def _chosen(run: Path, recorded: str, given: str | None) -> str:
+    """The workload to load: what the user gives, else the recorded name, never recorded code.
+
+    Raises:
+        RunError: when the run names a function and the user does not.
+    """
+    from spear_gym.agents.folders import RunError
+
+    if given is None and ":" in recorded:
+        raise RunError(
+            f"the run in '{run}' was made with the workload '{recorded}', and no code is run "
+            "because a file names it; if you trust that function, repeat it: spear evaluate "
+            f"{run} --workload {recorded}"
+        )
+    return recorded if given is None else given

@@ -118,6 +118,7 @@ def search(
     """
     set_threads(threads)
     from spear_gym.agents.run_folder import SearchSettings
+    from spear_gym.files import number_in_name
     from spear_gym.lre.conformal import DEFAULT_CONFIDENCE
     from spear_gym.settings import DEFAULT_TARGET
     from spear_gym.target import TargetError
@@ -154,9 +155,9 @@ def search(
         threads=threads,
     )
     named = (
-        f"{target_synops:g}synops"
+        f"{number_in_name(target_synops)}synops"
         if target_synops is not None
-        else "-".join(f"{goal:g}" for goal in goals if goal is not None)
+        else "-".join(number_in_name(goal) for goal in goals if goal is not None)
     )
     folder = out_folder or Path("runs") / f"{_short(workload)}-{_short(agent)}-{named}-seed{seed}"
     job = _Job(settings, folder, storage, resume=resume, overwrite=overwrite, workers=workers)
@@ -170,12 +171,12 @@ def _several(text: str) -> tuple[float, ...]:
     """Targets separated by commas.
 
     Raises:
-        TargetError: when there are none, or one stands there twice: they name the folders.
+        TargetError: when there are none, or one stands there twice.
     """
     from spear_gym.target import TargetError
 
     targets = numbers(text)
-    if not targets or len({f"{target:g}" for target in targets}) < len(targets):
+    if not targets or len(set(targets)) < len(targets):
         raise TargetError(f"targets are '{text}'; give one or more, and each once")
     return targets
 
@@ -248,30 +249,45 @@ class _Job:
 
     def one(self) -> None:
         """Searches for one target."""
-        (judge,) = self._judges([self.settings], [self.folder])
-        found = self._find(self.settings, judge, self.folder)
-        report = self._finish(self.settings, judge, found, self.folder, found.candidates)
+        from spear_gym.agents.folders import check_folder, claimed, state_of
+
+        told = {"overwrite": self.overwrite, "resume": self.resume}
+        check_folder(self.folder, **told)
+        (judge,) = self._judges([self.settings])
+        if self.resume and state_of(self.folder) != "run":
+            out.print(f"nothing was recorded in '{escape(str(self.folder))}' yet: it begins anew")
+        with claimed(self.folder, **told):
+            found = self._find(self.settings, judge, self.folder)
+            report = self._finish(self.settings, judge, found, self.folder, found.candidates)
         show_report(report, self.evaluator, judge, self.settings.target_synops)
         name = escape(str(self.folder))
-        out.print(f"\nresults: [bold]{name}[/] (try: spear evaluate {name})", soft_wrap=True)
+        again = f"{name}{_repeated(self.settings.workload)}"
+        out.print(f"\nresults: [bold]{name}[/] (try: spear evaluate {again})", soft_wrap=True)
         if report.outcome(judge.target, self.settings.target_synops) == "broken":
             raise typer.Exit(BROKEN)
 
     def several(self, targets: Sequence[float]) -> None:
         """Searches for each target; each is then given the best of all plans scored for any."""
-        from spear_gym.agents.front import (
-            FrontPoint,
-            check_front_folder,
-            clear_front_folder,
-            write_front,
-        )
+        from spear_gym.agents.folders import check_folder, check_front, owned, remove_front
+        from spear_gym.files import number_in_name
 
-        check_front_folder(self.folder, overwrite=self.overwrite, resume=self.resume)
+        told = {"overwrite": self.overwrite, "resume": self.resume}
+        check_front(self.folder, **told)
         wanted = [replace(self.settings, target=target) for target in targets]
-        folders = [self.folder / f"target-{target:g}" for target in targets]
-        judges = self._judges(wanted, folders)
-        if self.overwrite:
-            clear_front_folder(self.folder)
+        folders = [self.folder / f"target-{number_in_name(target)}" for target in targets]
+        for folder in folders:
+            check_folder(folder, **told, may_be_missing=True)
+        judges = self._judges(wanted)
+        with owned(self.folder):
+            if self.overwrite:
+                remove_front(self.folder)
+            self._front(wanted, judges, folders)
+
+    def _front(
+        self, wanted: Sequence[SearchSettings], judges: Sequence[Judge], folders: Sequence[Path]
+    ) -> None:
+        from spear_gym.agents.front import FrontPoint, write_front
+
         found = [self._find(*job) for job in zip(wanted, judges, folders, strict=True)]
         pool = {c.evaluation.counts: c.evaluation for one in found for c in one.candidates}
         points = []
@@ -286,15 +302,12 @@ class _Job:
         if any(point.outcome == "broken" for point in points):
             raise typer.Exit(BROKEN)
 
-    def _judges(self, wanted: Sequence[SearchSettings], folders: Sequence[Path]) -> list[Judge]:
+    def _judges(self, wanted: Sequence[SearchSettings]) -> list[Judge]:
         """One judge per target, all of one estimator; a missing fit is made first."""
-        from spear_gym.agents.run_folder import check_folder
         from spear_gym.reward import make_reward
         from spear_gym.target import make_judge, target_fraction
 
         evaluator, first = self.evaluator, wanted[0]
-        for folder in folders:
-            check_folder(folder, overwrite=self.overwrite, resume=self.resume)
         fractions = tuple(target_fraction(evaluator, s.target, s.target_synops) for s in wanted)
         estimator = estimator_for(evaluator, first.lre, self.workers, fractions, first.confidence)
         return [
@@ -312,9 +325,7 @@ class _Job:
 
     def _find(self, settings: SearchSettings, judge: Judge, folder: Path) -> SearchResult:
         from spear_gym.agents.pipeline import search_in_folder
-        from spear_gym.agents.run_folder import prepare_folder
 
-        prepare_folder(folder, overwrite=self.overwrite, resume=self.resume)
         with progress_bar("best reward so far {task.fields[best]}") as progress:
             name = f"search ({self.agent.name}, target {judge.target:.3g})"
             task = progress.add_task(name, total=settings.budget, best="-")
@@ -371,6 +382,11 @@ class _Job:
                 )
             except KeyboardInterrupt:
                 _interrupted(found, folder)
+
+
+def _repeated(workload: str) -> str:
+    """What `spear evaluate` must be told: it runs no function that only a file names."""
+    return f" --workload {escape(workload)}" if ":" in workload else ""
 
 
 def _interrupted(found: SearchResult, folder: Path) -> NoReturn:

@@ -12,7 +12,6 @@ that were really fine-tuned with the recipe of the final fine-tune. Predictions 
 
 from __future__ import annotations
 
-import json
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
@@ -21,6 +20,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
+
+from spear_gym.files import raised_as, read_json
 
 from .families import FAMILIES, Features, Regression, check_family
 from .samples import LREError, Sample
@@ -266,9 +267,12 @@ def read_estimator(data: Any) -> FittedEstimator:
 def load_estimator(path: Path) -> FittedEstimator:
     """Reads a fit from a JSON file; raises :class:`LREError` when it is not one."""
     try:
-        return read_estimator(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        with raised_as(LREError):
+            data = read_json(path, undefined=True)  # R^2 is, where all samples are alike
+    except LREError as error:
         raise LREError(f"cannot read an LRE fit from '{path}': {error}") from error
+    try:
+        return read_estimator(data)
     except LREError as error:
         raise LREError(f"'{path}': {error}") from error
 

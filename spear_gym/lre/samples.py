@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from spear_gym.files import write_text
+from spear_gym.files import read_json, write_text
 
 STORE_FORMAT = "spear-gym lre samples 1"
 
@@ -111,7 +111,7 @@ class SampleStore:
 
     def _read(self, path: Path) -> None:
         try:
-            content = json.loads(path.read_text(encoding="utf-8"))
+            content = read_json(path)
             if content["format"] != STORE_FORMAT:
                 raise ValueError(f"its 'format' is not '{STORE_FORMAT}'")
             fingerprint = {str(k): str(v) for k, v in content["fingerprint"].items()}

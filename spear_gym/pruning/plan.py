@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import floor
@@ -12,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from spear_gym.files import parse_json, raised_as
 from spear_gym.snn.graph import PrunableGroup
 
 PLAN_FORMAT = "spear-gym plan 1"
@@ -78,10 +78,9 @@ class Plan:
     @classmethod
     def loads(cls, text: str) -> Plan:
         """Reads a plan from JSON text; raises :class:`PlanError` when it is not one."""
-        try:
-            return cls.from_json(json.loads(text))
-        except json.JSONDecodeError as error:
-            raise PlanError(f"the plan is not valid JSON: {error}") from error
+        with raised_as(PlanError):
+            data = parse_json(text.encode("utf-8", "surrogatepass"), "the plan")
+        return cls.from_json(data)
 
 
 def _typed(kind: type[_Value], value: Any) -> _Value:

@@ -19,6 +19,7 @@ import toys
 from spear_gym.agents import AGENTS, make_agent
 from spear_gym.agents.compare.cells import CompareSettings
 from spear_gym.agents.compare.run import ARCHIVE, Comparison, compare
+from spear_gym.agents.folders import RUN_FORMAT
 from spear_gym.agents.pipeline import search_in_folder
 from spear_gym.agents.run_folder import SearchSettings
 from spear_gym.evaluation import Evaluation, PlanEvaluator
@@ -56,6 +57,7 @@ def run(name: str, folder: Path) -> tuple[list[Evaluation], int, bytes]:
 
 def rows(folder: Path, evaluator: PlanEvaluator) -> list[Evaluation]:
     identity = json.loads((folder / "settings.json").read_text())
+    assert identity.pop("format") == RUN_FORMAT
     settings = identity["settings"]
     name = f"tiny {settings['agent']} seed {settings['seed']}"
     return Ledger(folder / "ledger.log", name, evaluator.space, identity).evaluations()

@@ -196,7 +196,7 @@ JSON = st.recursive(
 
 @given(JSON)
 def test_a_foreign_file_is_refused(value: Any) -> None:
-    with pytest.raises(PlanError, match="this is no plan"):
+    with pytest.raises(PlanError, match=r"this is no plan|the plan (holds|is damaged)"):
         Plan.loads(json.dumps(value))
 
 
@@ -249,5 +249,5 @@ def test_other_formats() -> None:
     for damage in ({}, {"groups": {}}, {"groups": ""}, {"groups": None}, {"groups": [1]}):
         with pytest.raises(PlanError, match="damaged"):
             Plan.from_json({"format": PLAN_FORMAT, **damage})
-    with pytest.raises(PlanError, match="not valid JSON"):
+    with pytest.raises(PlanError, match="damaged or no JSON"):
         Plan.loads("{")

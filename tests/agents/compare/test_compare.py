@@ -18,7 +18,7 @@ from spear_gym.agents.compare.analysis import Analysis, anytime
 from spear_gym.agents.compare.cells import RECORD, Bench, Cell, CompareSettings, run_cell
 from spear_gym.agents.compare.report import page_of, write_report
 from spear_gym.agents.compare.run import ARCHIVE, Comparison, compare
-from spear_gym.agents.run_folder import RunError
+from spear_gym.agents.folders import RunError
 from spear_gym.evaluation import PlanEvaluator
 from spear_gym.lre import NoEstimator
 from spear_gym.report.page import Page, Section, Table, html

@@ -1,0 +1,159 @@
+"""Values of a JSON mapping that nobody vouches for, each asked for by its type and range."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection
+from typing import Any
+
+from spear_gym.files import FileError
+
+LONGEST = 1000
+"""Characters of a text, unless it is said otherwise."""
+
+
+class Fields:
+    """The values of a mapping.
+
+    Args:
+        data: what was read.
+        name: what it is called in messages, such as a file's name.
+
+    Raises:
+        FileError: when it is no mapping; from the methods, when a value is missing, of another
+            type, or out of range.
+    """
+
+    def __init__(self, data: Any, name: str) -> None:
+        if not isinstance(data, dict):
+            raise FileError(f"{name} is damaged: it holds {shown(data)}, not names with values")
+        self._data, self._name = data, name
+
+    def __contains__(self, key: str) -> bool:
+        return key in self._data
+
+    def only(self, known: Collection[str]) -> None:
+        """Refuses names that are not known."""
+        for key in self._data:
+            if key not in known:
+                raise FileError(f"{self._name} is damaged: it has an unknown entry {shown(key)}")
+
+    def value(self, key: str) -> Any:
+        """Whatever stands there."""
+        if key not in self._data:
+            raise FileError(f"{self._name} is damaged: '{key}' is missing")
+        return self._data[key]
+
+    def number(self, key: str, low: float = -math.inf, high: float = math.inf) -> float:
+        """A finite number in [low, high]."""
+        value = self.value(key)
+        if type(value) not in (int, float) or not math.isfinite(value) or not low <= value <= high:
+            raise self.wrong(key, f"a number{_between(low, high)}")
+        return float(value)
+
+    def whole(self, key: str, low: float = -math.inf, high: float = math.inf) -> int:
+        """An integer in [low, high]."""
+        value = self.value(key)
+        if type(value) is not int or not low <= value <= high:
+            raise self.wrong(key, f"a whole number{_between(low, high)}")
+        return value
+
+    def flag(self, key: str) -> bool:
+        """True or false."""
+        value = self.value(key)
+        if type(value) is not bool:
+            raise self.wrong(key, "true or false")
+        return value
+
+    def text(self, key: str, longest: int = LONGEST) -> str:
+        """A text of limited length."""
+        value = self.value(key)
+        if not isinstance(value, str) or len(value) > longest:
+            raise self.wrong(key, f"a text of at most {longest} characters")
+        return value
+
+    def choice(self, key: str, known: Collection[str]) -> str:
+        """One of some texts."""
+        value = self.value(key)
+        if not isinstance(value, str) or value not in known:
+            raise self.wrong(key, f"one of {', '.join(known)}")
+        return value
+
+    def items(self, key: str, length: int | None = None) -> list[Any]:
+        """A list, of a given length if any."""
+        value = self.value(key)
+        if not isinstance(value, list) or length not in (None, len(value)):
+            raise self.wrong(key, "a list" if length is None else f"a list of {length} values")
+        return value
+
+    def numbers(
+        self,
+        key: str,
+        low: float = -math.inf,
+        high: float = math.inf,
+        *,
+        length: int | None = None,
+    ) -> tuple[float, ...]:
+        """A list of finite numbers in [low, high]."""
+        found = self.items(key, length)
+        for value in found:
+            if type(value) not in (int, float) or not math.isfinite(value):
+                raise self.wrong(key, "a list of numbers")
+            if not low <= value <= high:
+                raise self.wrong(key, f"a list of numbers{_between(low, high)}")
+        return tuple(map(float, found))
+
+    def wholes(
+        self,
+        key: str,
+        low: float = -math.inf,
+        high: float = math.inf,
+        *,
+        length: int | None = None,
+    ) -> tuple[int, ...]:
+        """A list of integers in [low, high]."""
+        found = self.items(key, length)
+        if not all(type(value) is int and low <= value <= high for value in found):
+            raise self.wrong(key, f"a list of whole numbers{_between(low, high)}")
+        return tuple(found)
+
+    def texts(self, key: str, longest: int = LONGEST) -> tuple[str, ...]:
+        """A list of texts of limited length."""
+        found = self.items(key)
+        if not all(isinstance(value, str) and len(value) <= longest for value in found):
+            raise self.wrong(key, f"a list of texts of at most {longest} characters")
+        return tuple(found)
+
+    def mapping(self, key: str) -> Fields:
+        """A mapping in the mapping."""
+        return Fields(self.value(key), f"{self._name}, '{key}'")
+
+    def names(self) -> tuple[str, ...]:
+        """All names."""
+        return tuple(self._data)
+
+    def text_of_each(self, longest: int = LONGEST) -> dict[str, str]:
+        """Texts by name, names of limited length too."""
+        for key in self._data:
+            if len(key) > longest:
+                raise FileError(f"{self._name} is damaged: the name {shown(key)} is too long")
+        return {key: self.text(key, longest) for key in self._data}
+
+    def wrong(self, key: str, wanted: str) -> FileError:
+        """The error for a value that is not what it must be."""
+        found = shown(self._data[key])
+        return FileError(f"{self._name} is damaged: '{key}' is {found}; it must be {wanted}")
+
+
+def shown(value: Any) -> str:
+    """A value as it may stand in a message: short, on one line."""
+    text = ascii(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def _between(low: float, high: float) -> str:
+    if math.isinf(low) and math.isinf(high):
+        return ""
+    if math.isinf(high):
+        return f" of at least {low:g}"
+    return f" in {low:g} to {high:g}"
