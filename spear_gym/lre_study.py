@@ -9,6 +9,7 @@ import gzip
 import hashlib
 import json
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -203,12 +204,13 @@ def lre_study(
         items += [_Item(scoring, epochs, c, s) for c, s in zip(chosen, seeds, strict=True)]
     waiting = [i for i in items if stores[i.scoring, i.epochs].get(i.counts, i.seed) is None]
     done = len(items) - len(waiting)
-    for index, sample in run_tasks(_sample, waiting, context=evaluators, workers=workers):
-        item = waiting[index]
-        stores[item.scoring, item.epochs].add(sample, item.seed)
-        done += 1
-        if on_sample is not None:
-            on_sample(done, len(items))
+    with closing(run_tasks(_sample, waiting, context=evaluators, workers=workers)) as running:
+        for index, sample in running:
+            item = waiting[index]
+            stores[item.scoring, item.epochs].add(sample, item.seed)
+            done += 1
+            if on_sample is not None:
+                on_sample(done, len(items))
     pools = []
     for (scoring, epochs), count in jobs.items():
         own = [i for i in items if (i.scoring, i.epochs) == (scoring, epochs)]

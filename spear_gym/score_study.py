@@ -8,6 +8,7 @@ fine-tuning. Everything is measured on the search split.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -143,10 +144,11 @@ def score_study(
         scoring: PlanEvaluator(workload, scoring=scoring, criterion=criterion)
         for scoring in SCORINGS
     }
-    for index, result in run_tasks(_study_plan, items, context=fresh, workers=workers):
-        results[index] = result
-        if on_plan is not None:
-            on_plan(result)
+    with closing(run_tasks(_study_plan, items, context=fresh, workers=workers)) as running:
+        for index, result in running:
+            results[index] = result
+            if on_plan is not None:
+                on_plan(result)
     ordered = tuple(plan for i in sorted(results) for plan in results[i])
     validity = tuple(_validity(ordered, scoring, group) for group in chosen for scoring in SCORINGS)
     return ScoreStudy(workload.name, fraction, each, ordered, validity)

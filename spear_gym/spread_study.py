@@ -8,6 +8,7 @@ accuracies is compared with that of one plan's accuracy over seeds. Measured on 
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -85,10 +86,11 @@ def spread_study(
     chosen = plans_near(evaluator, fraction, plans, seed)
     items = [(counts, run) for counts in chosen for run in range(seeds)]
     table = np.zeros((2, plans, seeds))
-    for index, outcome in run_tasks(_finetune, items, context=evaluator, workers=workers):
-        table[:, index // seeds, index % seeds] = outcome
-        if on_finetune is not None:
-            on_finetune()
+    with closing(run_tasks(_finetune, items, context=evaluator, workers=workers)) as running:
+        for index, outcome in running:
+            table[:, index // seeds, index % seeds] = outcome
+            if on_finetune is not None:
+                on_finetune()
     means = table[1].mean(1)
     near = np.abs(means / np.median(means) - 1) <= TOLERANCE
     if near.sum() < 3:

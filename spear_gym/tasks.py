@@ -7,8 +7,10 @@ import os
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
+from multiprocessing.connection import Connection
 from typing import Any, TypeVar
 
+from spear_gym.leash import end_with, leash, signals_wait, working
 from spear_gym.processes import prepare_process
 from spear_gym.shared_memory import Parcel, packed
 
@@ -45,6 +47,8 @@ def run_tasks(
     """Calls ``function(context, item)`` for every item.
 
     A worker that dies (killed, out of memory) is replaced and its task runs again, twice at most.
+    Workers end with this process, however it ends, and when the caller stops early: a task that is
+    under way is interrupted as by Ctrl-C.
 
     Args:
         function: a module-level function.
@@ -54,7 +58,8 @@ def run_tasks(
         workers: processes; with 1 the calls run here.
 
     Yields:
-        (index of the item, result), in order of completion.
+        (index of the item, result), in order of completion. A caller that may stop early, by an
+        error too, closes the generator (``contextlib.closing``).
 
     Raises:
         WorkerDied: when workers die on a task for the third time.
@@ -90,27 +95,31 @@ def _run_in_pool(
     items: Sequence[Any], indices: Sequence[int], parcel: Parcel, workers: int
 ) -> Iterator[tuple[int, Any]]:
     futures: dict[Future[Any], int] = {}
-    executor = ProcessPoolExecutor(
-        min(workers, len(indices)),
-        mp_context=multiprocessing.get_context("spawn"),
-        initializer=_install,
-        initargs=(parcel,),
-    )
-    try:
-        for index in indices:
-            futures[executor.submit(_call, items[index])] = index
-        for future in as_completed(futures):
-            yield futures[future], future.result()
-    finally:
-        # One by one: `cancel_futures` does nothing once the executor is collected (Python 3.11),
-        # and a caller that stopped early would share its cores with tasks that nobody waits for.
-        for future in futures:
-            future.cancel()
-        executor.shutdown(wait=False)
+    with leash() as held:
+        executor = ProcessPoolExecutor(
+            min(workers, len(indices)),
+            mp_context=multiprocessing.get_context("spawn"),
+            initializer=_install,
+            initargs=(parcel, held),
+        )
+        try:
+            with signals_wait():
+                for index in indices:
+                    futures[executor.submit(_call, items[index])] = index
+            for future in as_completed(futures):
+                yield futures[future], future.result()
+        finally:
+            # One by one: `cancel_futures` does nothing once the executor is collected (Python
+            # 3.11), and a caller that stopped early would share its cores with tasks that nobody
+            # waits for.
+            for future in futures:
+                future.cancel()
+            executor.shutdown(wait=False)
 
 
-def _install(parcel: Parcel) -> None:
+def _install(parcel: Parcel, parent: Connection) -> None:
     global _context, _function, _failure
+    end_with(parent)
     # One thread each: two threads in two processes on two cores are several times slower.
     prepare_process(1)
     try:
@@ -124,4 +133,5 @@ def _call(item: Any) -> Any:
     if _failure is not None:
         kind = type(_failure).__name__
         raise WorkerFailed(f"a worker process could not start: {kind}: {_failure}") from _failure
-    return _function(_context, item)
+    with working():
+        return _function(_context, item)

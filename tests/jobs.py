@@ -150,3 +150,16 @@ def leaves_a_mark(folder: Path, item: int) -> int:
     (folder / str(item)).touch()
     time.sleep(0.1)
     return item
+
+
+def lasts(folder: Path, item: int) -> int:
+    """A task that is done at once, or lasts a minute and says when it is interrupted."""
+    (folder / f"begun-{item}").touch()
+    if item == 0:
+        return item
+    try:
+        time.sleep(60)
+    except KeyboardInterrupt:
+        (folder / f"interrupted-{item}").touch()
+        raise
+    return item

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -182,15 +183,16 @@ def _run(bench: Bench, waiting: list[Cell], workers: int, on_cell: OnCell | None
     failures: dict[str, str] = {}
     for attempt in range(1, ATTEMPTS + 1):
         failed: list[Cell] = []
-        for index, problem in run_tasks(run_cell, waiting, context=bench, workers=workers):
-            cell = waiting[index]
-            last = attempt == ATTEMPTS
-            if problem is not None:
-                failed.append(cell)
-                failures[str(cell)] = problem
-            else:
-                failures.pop(str(cell), None)
-            if on_cell is not None and (problem is None or last):
-                on_cell(cell, problem)
+        with closing(run_tasks(run_cell, waiting, context=bench, workers=workers)) as running:
+            for index, problem in running:
+                cell = waiting[index]
+                last = attempt == ATTEMPTS
+                if problem is not None:
+                    failed.append(cell)
+                    failures[str(cell)] = problem
+                else:
+                    failures.pop(str(cell), None)
+                if on_cell is not None and (problem is None or last):
+                    on_cell(cell, problem)
         waiting = failed
     return failures

@@ -20,13 +20,14 @@ from spear_gym.cli import (  # noqa: F401 - they add commands
     workloads,
 )
 from spear_gym.cli.common import INTERRUPTED, app, err
+from spear_gym.cli.stopping import stops_in_order
 
 __all__ = ["app", "main"]
 
 
 def main() -> None:
     """Runs the command line; a user's mistake ends with one line and exit status 2."""
-    with user_errors():
+    with user_errors(), stops_in_order():
         app()
 
 
