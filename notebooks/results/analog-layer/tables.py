@@ -107,12 +107,13 @@ def shares() -> Table:
     return Table(heads, rows)
 
 
-def tables() -> tuple[Table, ...]:
-    """All of them, in the order of the page."""
-    return (shares(),)
+def tables() -> dict[str, Table]:
+    """All of them, by the mark that stands around each on its page."""
+    made = (shares,)
+    return {make.__name__: make() for make in made}
 
 
 if __name__ == "__main__":
     if "--measure" in sys.argv[1:]:
         write_json(DATA, measure())
-    print("\n\n".join(map(table_markdown, tables())))
+    print("\n\n".join(map(table_markdown, tables().values())))

@@ -32,7 +32,7 @@ TARGETS = (0.5, 0.3, 0.15)
 CONFIDENCE = 0.95
 FIT = samples_needed(CONFIDENCE)
 """Samples of each fit of the arm `bound`: all stopped at the fewest that a bound needs."""
-REDRAWS = 2000
+REDRAWS = 1000
 RANGES = ((0.0, 0.1), (0.1, 0.2), (0.2, 0.4), (0.4, 0.7), (0.7, 2.0))
 
 Row = dict[str, Any]
@@ -360,10 +360,11 @@ def ranges() -> Table:
     return Table(heads, found)
 
 
-def tables() -> tuple[Table, ...]:
-    """All of them, in the order of the page."""
-    return arms(), severity(), deliveries(), chosen(), fits(), ranges(), by_target()
+def tables() -> dict[str, Table]:
+    """All of them, by the mark that stands around each on its page."""
+    made = (arms, severity, deliveries, chosen, fits, ranges, by_target)
+    return {make.__name__: make() for make in made}
 
 
 if __name__ == "__main__":
-    print("\n\n".join(map(table_markdown, tables())))
+    print("\n\n".join(map(table_markdown, tables().values())))

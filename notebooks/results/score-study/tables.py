@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import spearmanr
+from scipy.stats import rankdata, spearmanr
 
 from spear_gym.report.page import Table, table_markdown
 
@@ -97,19 +97,23 @@ def difference(found: dict[str, Any], other: str) -> tuple[float, float, float]:
         The difference, and the ends of its 95 % interval from plans drawn with replacement, the
         same plans for both.
     """
-    scores = {way: values(found, way, "score") for way in ("refit", other)}
-    reached = {way: values(found, way, "accuracy") for way in ("refit", other)}
+    count = len(values(found, other, "score"))
+    drawn = np.random.default_rng(0).integers(0, count, (RESAMPLES, count))
+    index = np.concatenate([np.arange(count)[None], drawn])
+    ours, theirs = (
+        row_correlations(values(found, w, "score")[index], values(found, w, "accuracy")[index])
+        for w in ("refit", other)
+    )
+    low, high = np.nanpercentile((ours - theirs)[1:], [2.5, 97.5])
+    return float((ours - theirs)[0]), float(low), float(high)
 
-    def at(index: NDArray[np.int64]) -> float:
-        ours, theirs = (
-            rank_correlation(scores[w][index], reached[w][index]) for w in ("refit", other)
-        )
-        return ours - theirs
 
-    count = len(scores[other])
-    draws = np.random.default_rng(0).integers(0, count, (RESAMPLES, count))
-    low, high = np.nanpercentile([at(index) for index in draws], [2.5, 97.5])
-    return at(np.arange(count)), float(low), float(high)
+def row_correlations(x: Values, y: Values) -> Values:
+    """Spearman's correlation of each row of one table with that of another."""
+    a, b = (rankdata(table, axis=1) for table in (x, y))
+    a, b = (ranks - ranks.mean(1, keepdims=True) for ranks in (a, b))
+    found: Values = (a * b).sum(1) / np.sqrt((a * a).sum(1) * (b * b).sum(1))
+    return found
 
 
 def contrasts() -> Table:
@@ -144,10 +148,11 @@ def starts(found: dict[str, Any]) -> float:
     return rank_correlation(*(values(found, w, "accuracy") for w in ("recalibrated", "refit")))
 
 
-def tables() -> tuple[Table, ...]:
-    """All of them, in the order of the page."""
-    return validity(), contrasts(), regrets()
+def tables() -> dict[str, Table]:
+    """All of them, by the mark that stands around each on its page."""
+    made = (validity, contrasts, regrets)
+    return {make.__name__: make() for make in made}
 
 
 if __name__ == "__main__":
-    print("\n\n".join(map(table_markdown, tables())))
+    print("\n\n".join(map(table_markdown, tables().values())))

@@ -71,10 +71,81 @@ def spread(rows: list[Row], key: str) -> str:
     return f"{statistics.mean(values):.3f} ({min(values):.3f}-{max(values):.3f})"
 
 
-def tables() -> tuple[Table, ...]:
-    """All of them, in the order of the page."""
-    return tuple(map(cells, WORKLOADS))
+# ------------------------------------------------------------------ fine-tuned again
+
+
+def longer() -> list[Row]:
+    """The networks of the lowest target fine-tuned again, by the recipe and ten times as long."""
+    with (DATA / "longer.csv").open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def ten_times() -> Table:
+    """What ten times the recipe's epochs do, mean and range over seeds."""
+    rows = []
+    for workload, agent in itertools.product(WORKLOADS, ("unpruned", *AGENTS)):
+        mine = [r for r in longer() if (r["workload"], r["agent"]) == (workload, agent)]
+        lengths = sorted({int(r["epochs"]) for r in mine})
+        cells = []
+        for key in ("test_accuracy", "test_fraction"):
+            for epochs in lengths:
+                cells.append(spread([r for r in mine if int(r["epochs"]) == epochs], key))
+        over = [sum(over_target(r) for r in mine if int(r["epochs"]) == e) for e in lengths]
+        told = " and ".join(map(str, over)) if agent != "unpruned" else "–"
+        rows.append((f"`{workload}`", f"`{agent}`", *cells, told))
+    heads = (
+        "workload",
+        "network of",
+        "accuracy, recipe's length",
+        "ten times",
+        "SynOps, recipe's length",
+        "ten times",
+        "over target, of 3",
+    )
+    return Table(heads, rows)
+
+
+def over_target(row: Row) -> bool:
+    """On test."""
+    return float(row["test_fraction"]) > min(TARGETS)
+
+
+def drift(workload: str) -> list[float]:
+    """By how much ten times the length moves a pruned network's SynOps, as a share of them."""
+    found: dict[tuple[str, str], list[float]] = {}
+    for row in sorted(longer(), key=lambda row: int(row["epochs"])):
+        if row["workload"] == workload and row["agent"] != "unpruned":
+            found.setdefault((row["agent"], row["seed"]), []).append(float(row["test_fraction"]))
+    return [late / early - 1 for early, late in found.values()]
+
+
+def again() -> list[tuple[float, float]]:
+    """Accuracy and SynOps over target, here minus in the archive, of each network fine-tuned again.
+
+    The archive was made on another kind of processor.
+    """
+    archive = {
+        (row["workload"], row["agent"], row["seed"]): row
+        for workload in WORKLOADS
+        for row in searches(workload)
+        if float(row["target"]) == min(TARGETS)
+    }
+    shortest = {w: min(int(r["epochs"]) for r in longer() if r["workload"] == w) for w in WORKLOADS}
+    found = []
+    for row in longer():
+        key = (row["workload"], row["agent"], row["seed"])
+        if key in archive and int(row["epochs"]) == shortest[row["workload"]]:
+            accuracy, fraction = (
+                float(row[k]) - float(archive[key][k]) for k in ("test_accuracy", "test_fraction")
+            )
+            found.append((accuracy, fraction / min(TARGETS)))
+    return found
+
+
+def tables() -> dict[str, Table]:
+    """All of them, by the mark that stands around each on its page."""
+    return {workload: cells(workload) for workload in WORKLOADS} | {"ten_times": ten_times()}
 
 
 if __name__ == "__main__":
-    print("\n\n".join(map(table_markdown, tables())))
+    print("\n\n".join(map(table_markdown, tables().values())))

@@ -49,10 +49,11 @@ def spreads() -> Table:
     return Table(heads, rows)
 
 
-def tables() -> tuple[Table, ...]:
-    """All of them, in the order of the page."""
-    return (spreads(),)
+def tables() -> dict[str, Table]:
+    """All of them, by the mark that stands around each on its page."""
+    made = (spreads,)
+    return {make.__name__: make() for make in made}
 
 
 if __name__ == "__main__":
-    print("\n\n".join(map(table_markdown, tables())))
+    print("\n\n".join(map(table_markdown, tables().values())))
