@@ -254,7 +254,7 @@ class SearchResult:
 
     Attributes:
         agent: who searched.
-        best: the best plan; see DESIGN section 3, "Best plan".
+        best: the best plan; see docs/definitions.md, "Best plan".
         candidates: all paid plans, in order.
         curve: one point per paid evaluation.
         paid: paid evaluations.

@@ -71,7 +71,7 @@ class Candidate:
 
 
 def best_of(candidates: Iterable[Candidate]) -> Candidate | None:
-    """The best plan (DESIGN section 3, "Best plan"), ``None`` when there is no candidate."""
+    """The best plan (docs/definitions.md, "Best plan"), ``None`` when there is no candidate."""
     return min(candidates, key=Candidate.order, default=None)
 
 

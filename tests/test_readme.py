@@ -1,38 +1,24 @@
-"""The README says what the code does: its example runs, its page is the docstring."""
+"""The README says what the code does: its examples run as written."""
 
 from __future__ import annotations
 
-import inspect
 import re
-from pathlib import Path
 
 import pytest
-
-from spear_gym.env import SpearPruneEnv
-
-README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
-
-
-def test_environment_page_is_the_docstring() -> None:
-    assert demoted(inspect.cleandoc(SpearPruneEnv.__doc__ or "")) in README
-
-
-def demoted(docstring: str) -> str:
-    """The docstring with its headings two levels down, as they stand in the README."""
-    return re.sub(r"^## ", "#### ", docstring, flags=re.MULTILINE)
+from documents import page
 
 
 @pytest.mark.slow
-def test_python_example_runs_as_written() -> None:
-    blocks = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
-    example = next(block for block in blocks if "DDPG(" in block)
+def test_python_examples_run_as_written() -> None:
+    blocks = re.findall(r"```python\n(.*?)```", page("README.md"), flags=re.DOTALL)
+    search, learning, _ = blocks
     scope: dict[str, object] = {}
-    exec(compile(example, "README.md", "exec"), scope)
+    exec(compile(search, "README.md", "exec"), scope)
     assert sum(p.numel() for p in scope["net"].parameters()) > 0  # type: ignore[attr-defined]
+    exec(compile(learning, "README.md", "exec"), scope)
+    assert scope["env"].unwrapped.best is not None  # type: ignore[attr-defined]
 
 
-def test_every_linked_file_exists() -> None:
-    root = Path(__file__).parent.parent
-    links = re.findall(r"\]\((?!https?:)([^)#]+)\)", README)
-    assert links
-    assert [link for link in links if not (root / link).exists()] == []
+def test_the_first_screen_of_findings_says_what_they_rest_on() -> None:
+    findings = page("README.md").split("## What was found")[1].split("\n## ")[0]
+    assert findings.strip().startswith("**No result of the paper is reproduced or refuted:**")

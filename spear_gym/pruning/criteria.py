@@ -1,7 +1,7 @@
 """Channel criteria: how important each output channel of a group is.
 
 Every criterion scores the channels of one member layer; a group's score is the sum over its
-members, each divided by its own mean (DESIGN section 3, "Plan"). Ranking is done once, on the
+members, each divided by its own mean (docs/definitions.md, "Plan"). Ranking is done once, on the
 unpruned network, in float64.
 """
 

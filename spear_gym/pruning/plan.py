@@ -97,7 +97,7 @@ class PlanSpace:
     Attributes:
         groups: the prunable groups in the order of decision.
         rankings: for each group all channel indices, most important first.
-        channel_multiple: kept counts are multiples of this (m in the design).
+        channel_multiple: kept counts are multiples of this (m in docs/definitions.md).
         min_channels: fewest channels that a group keeps.
         max_ratio: largest prune ratio.
     """
@@ -129,7 +129,7 @@ class PlanSpace:
         return len(self.groups)
 
     def count(self, index: int, ratio: float) -> int:
-        """Channels kept by group ``index`` at a prune ratio (DESIGN section 3, "Plan").
+        """Channels kept by group ``index`` at a prune ratio (docs/definitions.md, "Plan").
 
         The ratio passes through float32, so that every agent's ratios mean the same plan.
         """

@@ -256,7 +256,8 @@ def _coverage(studies: Sequence[LREStudy]) -> Section:
         [
             "The upper bound of the line's prediction (jackknife+), made from random draws of the "
             "samples, on held-out plans. The trials of one workload share their plans, so they are "
-            "not independent. Plans that a search chose are another matter: see the README."
+            "not independent. They are means over fits; a single fit may cover fewer. Plans that a "
+            "search chose are another matter (docs/results/promise.md)."
         ],
         [Table(heads, rows)],
     )

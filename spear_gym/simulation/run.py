@@ -179,8 +179,8 @@ class Run:
     def norm(self, node: Node, moments: tuple[Tensor, Tensor] | None) -> Tensors:
         """A BatchNorm's tensors; moments are those of its currents if it is recalibrated.
 
-        They are taken over all calibration samples and steps, mean and *biased* variance (DESIGN
-        section 3, "Scoring").
+        They are taken over all calibration samples and steps, mean and *biased* variance
+        (docs/definitions.md, "Scoring").
         """
         tensors = self.tensors(node)
         if moments is None:

@@ -46,7 +46,7 @@ class Simulator:
         inputs: scored samples, ``(samples, channel, ...)``, or ``(samples, time, channel, ...)``
             when the graph's input varies.
         num_steps: time steps T.
-        scoring: how BatchNorm and classifier are treated (DESIGN section 3, "Scoring").
+        scoring: how BatchNorm and classifier are treated (docs/definitions.md, "Scoring").
         calibration: calibration samples, needed unless ``scoring`` is ``"plain"``.
         targets: the refit's regression targets, needed by ``"refit"``.
         precision: ``"bfloat16"`` computes convolutions and matrix products in bfloat16, in which

@@ -3,8 +3,8 @@
     SynOps of a layer = mean over samples of  sum_t sum_i [x_i(t) != 0] * fanout_i
 
 x_i(t) is input i of the layer at time step t; fanout_i counts the surviving synapses that leave
-it, exactly at borders, strides, padding, dilation and groups (DESIGN section 3). Zero-valued
-weights count. Totals are integers until the mean over samples.
+it, exactly at borders, strides, padding, dilation and groups (docs/definitions.md, "SynOps").
+Zero-valued weights count. Totals are integers until the mean over samples.
 """
 
 from __future__ import annotations

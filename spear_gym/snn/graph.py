@@ -87,7 +87,7 @@ class Node:
 
 @dataclass(frozen=True, slots=True)
 class PrunableGroup:
-    """Output channels that are kept or removed together (DESIGN: one layer, or tied layers).
+    """Output channels that are kept or removed together: those of one layer, or of tied layers.
 
     Attributes:
         name: the first member's module path.
@@ -111,7 +111,7 @@ class SpikingGraph:
         nodes: operations of one time step in execution order; node 0 is the input.
         groups: the prunable groups in the order in which they are decided.
         output: the node whose value is read out.
-        readout: what is read of it (section "Readout" of the design).
+        readout: what is read of it (docs/definitions.md, "Readout").
         varying: the input is a frame per time step; otherwise an image shown at every step.
         idiom: ``"step"`` (the module is one time step) or ``"loop"`` (it loops over time itself).
         traced_steps: time steps seen in the trace: 1 for ``"step"``.

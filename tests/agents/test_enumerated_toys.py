@@ -13,6 +13,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+from documents import said
 
 from spear_gym.agents import AGENTS
 
@@ -79,8 +80,8 @@ def test_the_table_is_made_from_the_record(script: ModuleType, rows: list[dict[s
     assert (RESULTS / "enumerated-toys.md").read_text() == script.table(rows)
 
 
-def test_the_readme_says_what_the_record_says(rows: list[dict[str, Any]]) -> None:
-    text = " ".join((ROOT / "README.md").read_text().split())
+def test_the_page_says_what_the_record_says(rows: list[dict[str, Any]]) -> None:
+    text = said("agents.md")
     for agent in ("tpe", "spear-ddpg", "evolution", "gp", "random"):
         hits = sum(r["hits"] for r in rows if r["agent"] == agent)
         assert f"`{agent}` in {hits}" in text

@@ -1,6 +1,6 @@
 """The digits network without BatchNorm, for the study of SynOps estimators.
 
-    cd notebooks/results && spear lre-study without_batchnorm:make_workload ...
+    cd notebooks/results/lre-study && spear lre-study without_batchnorm:make_workload ...
 
 Trained here from scratch, seeded, in about a minute.
 """

@@ -1,9 +1,9 @@
-"""The searches of PROTOCOL.md, and their table.
+"""Three agents on two workloads, three targets and three seeds.
 
-    .venv/bin/python notebooks/results/first_searches.py --workload digits
+    .venv/bin/python notebooks/results/searches/run.py --workload digits
 
 Runs what is missing below `runs/first-searches` (a finished run is not run again), then writes
-`searches-<workload>.csv` and `.md` beside this file.
+`data/<workload>.csv`; `tables.py` makes the tables from it.
 """
 
 from __future__ import annotations
@@ -13,12 +13,11 @@ import csv
 import itertools
 import json
 import os
-import statistics
 import subprocess
 import sys
 from pathlib import Path
 
-HERE = Path(__file__).parent
+DATA = Path(__file__).parent / "data"
 AGENTS = ("spear-ddpg", "random", "uniform")
 TARGETS = (0.5, 0.3, 0.15)
 SEEDS = (0, 1, 2)
@@ -55,33 +54,6 @@ def run(workload: str, agent: str, target: float, seed: int) -> dict[str, object
     }
 
 
-def table(rows: list[dict[str, object]]) -> str:
-    """Mean and range over seeds, one row per target and agent, as Markdown."""
-    lines = [
-        "| target | agent | test accuracy after fine-tuning | measured SynOps | kept | "
-        "score before | paid |",
-        "|---|---|---|---|---|---|---|",
-    ]
-    for target, agent in itertools.product(TARGETS, AGENTS):
-        mine = [r for r in rows if (r["target"], r["agent"]) == (target, agent)]
-        if not mine:
-            continue
-        kept = sum(bool(r["kept"]) for r in mine)
-        paid = "/".join(str(r["paid"]) for r in mine)
-        lines.append(
-            f"| {target:g} | `{agent}` | {spread(mine, 'test_accuracy')} | "
-            f"{spread(mine, 'test_fraction')} | {kept} of {len(mine)} | "
-            f"{spread(mine, 'score')} | {paid} |"
-        )
-    return "\n".join(lines) + "\n"
-
-
-def spread(rows: list[dict[str, object]], key: str) -> str:
-    """Mean and range."""
-    values = [float(str(row[key])) for row in rows]
-    return f"{statistics.mean(values):.3f} ({min(values):.3f}-{max(values):.3f})"
-
-
 def main() -> None:
     """Runs and writes."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -89,12 +61,11 @@ def main() -> None:
     options = parser.parse_args()
     cells = itertools.product(AGENTS, TARGETS, SEEDS)
     rows = [run(options.workload, *cell) for cell in cells]
-    stem = HERE / f"searches-{options.workload}"
-    with stem.with_suffix(".csv").open("w", newline="", encoding="utf-8") as file:
+    path = DATA / f"{options.workload}.csv"
+    with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, fieldnames=list(rows[0]))
         writer.writeheader()
         writer.writerows(rows)
-    stem.with_suffix(".md").write_text(table(rows), encoding="utf-8")
 
 
 if __name__ == "__main__":
