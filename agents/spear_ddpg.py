@@ -1,11 +1,13 @@
-"""SPEAR's searcher: DDPG that walks the layers, in the manner of AMC.
+"""A DDPG that walks the layers, in the manner of SPEAR's searcher and of AMC.
 
 SPEAR (Xie et al., arXiv 2507.02945) says that it searches with DDPG; its settings were not
 available, so they are *reconstructed* from AMC (He et al., ECCV 2018), which it follows: a moving
 average subtracted from the final reward, truncated normal exploration that decays per episode
-after a random warm-up, an actor ten times slower than the critic, gamma = 1. One thing differs:
-AMC copies the final reward to every transition of an episode, here it stands on the last one
-(``every_transition``). The algorithm is Stable-Baselines3's DDPG with plug-ins, not a fork.
+after a random warm-up, an actor ten times slower than the critic, gamma = 1. What differs from AMC
+was chosen here: the final reward stands on the last transition of an episode, where AMC copies it
+to every one (``every_transition``); rewards are floored and clipped; exploration does not end, and
+widens where plans repeat; batches, gradient steps, rates and warm-up. So it is not the paper's
+searcher. The algorithm is Stable-Baselines3's DDPG with plug-ins, not a fork.
 
 The settings were tuned by hand, on the workload `digits` and on small networks trained on it.
 Searches on `cluttered-digits` prompted one change, which `digits` decided. What was tried, at what

@@ -22,7 +22,8 @@ STUDIES = (
 PENDING = {
     DOCS / "results" / "ablation.md",
     DOCS / "results" / "sensitivity.md",
-    RESULTS / "promise" / "protocol.md",
+    RESULTS / "toys" / "tuning-spear-ddpg.md",
+    *(RESULTS / study / "protocol.md" for study in ("promise", "searches", "digits-events")),
 }
 """Linked already, and come with their studies; a line goes when its page is there."""
 

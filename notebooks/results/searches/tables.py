@@ -66,8 +66,10 @@ def cells(workload: str) -> Table:
 
 
 def spread(rows: list[Row], key: str) -> str:
-    """Mean and range."""
+    """Mean and range, of several."""
     values = [float(row[key]) for row in rows]
+    if len(values) == 1:
+        return f"{values[0]:.3f}"
     return f"{statistics.mean(values):.3f} ({min(values):.3f}-{max(values):.3f})"
 
 
