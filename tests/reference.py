@@ -44,7 +44,7 @@ def first(output: Any) -> Tensor:
 def reset_own(model: nn.Module) -> None:
     """Resets this module's neurons; `snntorch.utils.reset` would reset all others instead."""
     for module in model.modules():
-        if isinstance(module, snn.Leaky):
+        if isinstance(module, snn.SpikingNeuron):
             module.reset_mem()
 
 
@@ -62,7 +62,7 @@ def run_plain(model: nn.Module, calls: Iterable[Tensor]) -> PlainRun:
 
     def watch(name: str) -> Any:
         def hook(module: nn.Module, args: tuple[Tensor, ...], output: Any) -> None:
-            if isinstance(module, snn.Leaky):
+            if isinstance(module, snn.SpikingNeuron):
                 spikes[name].append(first(output))
             else:
                 inputs[name].append(args[0])
@@ -70,7 +70,7 @@ def run_plain(model: nn.Module, calls: Iterable[Tensor]) -> PlainRun:
 
         return hook
 
-    watched = (snn.Leaky, nn.Conv1d, nn.Conv2d, nn.Linear)
+    watched = (snn.SpikingNeuron, nn.Conv1d, nn.Conv2d, nn.Linear)
     hooks = [
         module.register_forward_hook(watch(name))
         for name, module in model.named_modules()
@@ -97,7 +97,7 @@ def in_float64(model: nn.Module) -> nn.Module:
         return output.to(args[0].dtype)
 
     for module in model.modules():
-        if isinstance(module, snn.Leaky):
+        if isinstance(module, snn.SpikingNeuron):
             module.register_forward_hook(cast)
     return model.double()
 
@@ -107,13 +107,16 @@ class SpikeRecorder(Simulator):
 
     spikes: dict[str, Tensor]
 
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, watch=self._keep, **options)
+
     def run(self, plan: Plan | None = None) -> Walk:
         self.spikes = {}
         return super().run(plan)
 
-    def seen(self, node: Node, value: Tensor) -> None:
+    def _keep(self, node: Node, value: Tensor) -> None:
         if node.kind is Kind.NEURON:
-            self.spikes[node.name] = self.scored(value).to(self.inputs.dtype)
+            self.spikes[node.name] = value.to(self.prepared.inputs.dtype)
 
 
 def random_plan(graph: SpikingGraph, seed: int, ratios: tuple[float, float] = (0.0, 0.8)) -> Plan:
