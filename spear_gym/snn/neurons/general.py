@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from math import prod
 from typing import Any
 
 import snntorch as snn
@@ -22,6 +23,8 @@ from spear_gym.snn.neurons.own import clear, copied, state_names, steps_itself
 
 STEPS = 5
 SAMPLES = 2
+ANSWERS = 4096
+"""Neuron updates at least that tell one behaviour from another."""
 TOLERANCE = 1e-4
 """Of values that rounding may move, relative to the largest."""
 
@@ -35,7 +38,7 @@ class General(Neuron):
         reason: why it is not simulated by a model that is written out here.
         given: names of the states that the network hands back to it at every step.
         axes: its tensors, and the axis along which each is cut, ``None`` for none.
-        behaviour: a digest of the spikes that it answers a fixed input with.
+        behaviour: a digest of what it answers a fixed input with.
     """
 
     kind: str
@@ -114,12 +117,13 @@ class _Trial:
         self.called = f"neuron '{name}' ({type(neuron).__name__})"
         self.neuron, self.given, self.channels = neuron, given, shape[0]
         self.generator = torch.Generator().manual_seed(0)
+        self.gain = 1.0
         self.currents = self._drawn(shape)
         for _ in range(12):
             self.spikes, self.membranes = self._run(copied(neuron, {}), self.currents)
             if float((self.spikes != 0).double().mean()) > 0.1:
                 break
-            self.currents = 2 * self.currents
+            self.gain, self.currents = 2 * self.gain, 2 * self.currents
 
     def _drawn(self, shape: tuple[int, ...]) -> Tensor:
         return torch.randn(STEPS, SAMPLES, *shape, generator=self.generator)
@@ -175,7 +179,7 @@ class _Trial:
 
     def check_channels(self) -> None:
         """No channel acts on another: what is not changed goes on as before."""
-        other = 2 * self._drawn(self.currents.shape[2:])
+        other = self.gain * self._drawn(self.currents.shape[2:])
         for changed in _halves(self.channels):
             currents = self.currents.clone()
             currents[:, :, changed] = other[:, :, changed] + currents[:, :, changed]
@@ -218,8 +222,12 @@ class _Trial:
         return self._same(found, (slice(None), slice(None), kept))
 
     def behaviour(self) -> str:
-        """A digest of its spikes, to three digits."""
-        rounded = (self.spikes.double() * 1000).round().to(torch.int32)
+        """A digest of its spikes and membrane potentials, coarse enough for any machine."""
+        shape = self.currents.shape[2:]
+        samples = max(SAMPLES, ANSWERS // (2 * STEPS * prod(shape)))
+        drawn = torch.randn(2 * STEPS, samples, *shape, generator=self.generator)
+        answer = torch.stack(self._run(copied(self.neuron, {}), drawn * self.gain))
+        rounded = (answer.double() * 16).round().to(torch.int32)
         return hashlib.sha256(rounded.numpy().tobytes()).hexdigest()[:16]
 
 
