@@ -39,6 +39,13 @@ def synaptic(channels: int, dims: int, **options: Any) -> snn.Synaptic:
     return snn.Synaptic(alpha, beta, threshold, spike_grad=arctan, **learned, **options)
 
 
+def alpha(channels: int, dims: int, **options: Any) -> snn.Alpha:
+    slow, fast = some(0.7, 0.9, channels, dims), some(0.2, 0.6, channels, dims)
+    threshold = some(0.05, 0.2, channels, dims)
+    learned = {"learn_beta": True, "learn_threshold": True}
+    return snn.Alpha(slow, fast, threshold, spike_grad=arctan, **learned, **options)
+
+
 # ------------------------------------------------------------------ subclasses and patches
 
 
@@ -117,6 +124,7 @@ def resets(make: Make, name: str, *delays: bool) -> dict[str, Make]:
 MODELS: dict[str, Make] = {
     **resets(leaky, "Leaky", True, False),
     **resets(synaptic, "Synaptic", True, False),
+    **resets(alpha, "Alpha"),
 }
 """What is written out in the package."""
 
