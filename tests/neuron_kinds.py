@@ -46,6 +46,12 @@ def alpha(channels: int, dims: int, **options: Any) -> snn.Alpha:
     return snn.Alpha(slow, fast, threshold, spike_grad=arctan, **learned, **options)
 
 
+def lapicque(channels: int, dims: int, **options: Any) -> snn.Lapicque:
+    return snn.Lapicque(
+        R=5.1, C=0.3, threshold=0.3, learn_threshold=True, spike_grad=arctan, **options
+    )
+
+
 # ------------------------------------------------------------------ subclasses and patches
 
 
@@ -125,11 +131,13 @@ MODELS: dict[str, Make] = {
     **resets(leaky, "Leaky", True, False),
     **resets(synaptic, "Synaptic", True, False),
     **resets(alpha, "Alpha"),
+    **resets(lapicque, "Lapicque"),
 }
 """What is written out in the package."""
 
 GENERAL: dict[str, Make] = {
-    **resets(decayed, "decayed input", True, False),
+    "decayed input": decayed,
+    "decayed input, zero at once": partial(decayed, reset_mechanism="zero", reset_delay=False),
     "patched fire": patched_fire,
     "adaptive": adaptive,
     "quantised": quantised,

@@ -34,10 +34,12 @@ def arctan(mem: Tensor) -> Tensor:
     return Arctan.apply(mem)
 
 
-def loop_readout(graph: SpikingGraph, model: nn.Module, inputs: Tensor) -> Tensor:
+def loop_readout(
+    graph: SpikingGraph, model: nn.Module, inputs: Tensor, steps: int = STEPS
+) -> Tensor:
     """The readout by a plain loop over time steps, differentiable."""
     reset_own(model)
-    outputs = [first(model(frame)) for frame in frames_of(inputs, STEPS, graph.varying)]
+    outputs = [first(model(frame)) for frame in frames_of(inputs, steps, graph.varying)]
     reset_own(model)
     recording = torch.stack(outputs)
     return recording.sum(0) if graph.readout == "spikes" else recording.mean(0)
@@ -58,11 +60,12 @@ def assert_same_training_step(
     inputs: Tensor,
     reference: Callable[[SpikingGraph, nn.Module, Tensor], Tensor] = loop_readout,
     bn_time: BnTime = "step",
+    steps: int = STEPS,
 ) -> nn.Module:
     """Compares readout, gradients and running statistics with a twin trained by ``reference``."""
     graph.model.double().train()
     twin = copy.deepcopy(graph.model)
-    ours = forward(graph, inputs, STEPS, training=True, bn_time=bn_time)
+    ours = forward(graph, inputs, steps, training=True, bn_time=bn_time)
     theirs = reference(graph, twin, inputs)
     assert_close(ours, theirs, "readout")
     loss(ours).backward()

@@ -13,10 +13,11 @@ from torch import Tensor
 
 from spear_gym.snn.neurons.alpha import Alpha
 from spear_gym.snn.neurons.base import Fire, Model, Neuron, Tensors
+from spear_gym.snn.neurons.lapicque import Lapicque
 from spear_gym.snn.neurons.leaky import Leaky
 from spear_gym.snn.neurons.synaptic import Synaptic
 
-MODELS: tuple[type[Model], ...] = (Leaky, Synaptic, Alpha)
+MODELS: tuple[type[Model], ...] = (Leaky, Synaptic, Alpha, Lapicque)
 """The table: what is written out here, by the class of snnTorch that it stands for."""
 
 __all__ = ["MODELS", "Neuron", "Tensors", "over_time", "own_tensors"]
