@@ -30,9 +30,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from spear_gym.device import exact_products
 from spear_gym.lre import SynopsEstimator
 from spear_gym.pruning.plan import PlanSpace
-from spear_gym.simulation.exact import exact_products
 from spear_gym.simulation.gated import GatedNetwork
 from spear_gym.snn.trace import private_copy
 from spear_gym.training import batches_in, sample_batches, seeded

@@ -13,8 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from spear_gym.data.splits import Split
+from spear_gym.device import exact_products
 from spear_gym.simulation.differentiable import BnTime, forward
-from spear_gym.simulation.exact import exact_products
 from spear_gym.simulation.simulate import PRECISIONS, Precision
 from spear_gym.snn.graph import SpikingGraph
 from spear_gym.snn.trace import reset_neurons

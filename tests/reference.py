@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 
 from spear_gym.pruning.criteria import rank_channels
 from spear_gym.pruning.plan import Plan, PlanSpace
+from spear_gym.pruning.surgery import prune_network
 from spear_gym.simulation.simulate import Simulator
 from spear_gym.simulation.walk import Walk
 from spear_gym.snn.graph import Kind, Node, SpikingGraph
@@ -44,7 +46,7 @@ def first(output: Any) -> Tensor:
 def reset_own(model: nn.Module) -> None:
     """Resets this module's neurons; `snntorch.utils.reset` would reset all others instead."""
     for module in model.modules():
-        if isinstance(module, snn.Leaky):
+        if isinstance(module, snn.SpikingNeuron):
             module.reset_mem()
 
 
@@ -62,7 +64,7 @@ def run_plain(model: nn.Module, calls: Iterable[Tensor]) -> PlainRun:
 
     def watch(name: str) -> Any:
         def hook(module: nn.Module, args: tuple[Tensor, ...], output: Any) -> None:
-            if isinstance(module, snn.Leaky):
+            if isinstance(module, snn.SpikingNeuron):
                 spikes[name].append(first(output))
             else:
                 inputs[name].append(args[0])
@@ -70,7 +72,7 @@ def run_plain(model: nn.Module, calls: Iterable[Tensor]) -> PlainRun:
 
         return hook
 
-    watched = (snn.Leaky, nn.Conv1d, nn.Conv2d, nn.Linear)
+    watched = (snn.SpikingNeuron, nn.Conv1d, nn.Conv2d, nn.Linear)
     hooks = [
         module.register_forward_hook(watch(name))
         for name, module in model.named_modules()
@@ -97,7 +99,7 @@ def in_float64(model: nn.Module) -> nn.Module:
         return output.to(args[0].dtype)
 
     for module in model.modules():
-        if isinstance(module, snn.Leaky):
+        if isinstance(module, snn.SpikingNeuron):
             module.register_forward_hook(cast)
     return model.double()
 
@@ -107,16 +109,109 @@ class SpikeRecorder(Simulator):
 
     spikes: dict[str, Tensor]
 
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, watch=self._keep, **options)
+
     def run(self, plan: Plan | None = None) -> Walk:
         self.spikes = {}
         return super().run(plan)
 
-    def seen(self, node: Node, value: Tensor) -> None:
+    def _keep(self, node: Node, value: Tensor) -> None:
         if node.kind is Kind.NEURON:
-            self.spikes[node.name] = self.scored(value).to(self.inputs.dtype)
+            self.spikes[node.name] = value.to(self.prepared.inputs.dtype)
 
 
 def random_plan(graph: SpikingGraph, seed: int, ratios: tuple[float, float] = (0.0, 0.8)) -> Plan:
     """A plan with a random ranking and random ratios."""
     space = PlanSpace(graph.groups, rank_channels(graph, "random", seed=seed))
     return space.from_ratios(np.random.default_rng(seed).uniform(*ratios, size=len(space)))
+
+
+# ------------------------------------------------------------------ spikes
+
+
+def assert_same_spikes(
+    graph: SpikingGraph,
+    plan: Plan | None,
+    inputs: Tensor,
+    tolerance: float = 0.0,
+    steps: int = 5,
+) -> dict[str, Tensor]:
+    """Compares all spikes of all layers, and returns those of plain snnTorch.
+
+    Args:
+        graph: the unpruned network.
+        plan: ``None`` for all channels.
+        inputs: ``(batch, channel, ...)``.
+        tolerance: share of spikes that may differ.
+        steps: time steps; a network that loops over them by itself does so.
+    """
+    simulator = SpikeRecorder(graph, inputs, steps)
+    walk = simulator.run(plan)
+    keep_all = tuple(tuple(range(group.channels)) for group in graph.groups)
+    names = tuple(group.name for group in graph.groups)
+    whole = Plan(names, tuple(group.channels for group in graph.groups), keep_all)
+    model = prune_network(graph, whole if plan is None else plan)
+    if inputs.dtype == torch.float64:
+        in_float64(model)
+    loop = graph.idiom == "loop"
+    plain = run_plain(model, [inputs] if loop else frames_of(inputs, steps, varying=False))
+    assert set(plain.spikes) == set(simulator.spikes)
+    for name, expected in plain.spikes.items():
+        differing = (simulator.spikes[name] != expected).double().mean()
+        assert float(differing) <= tolerance, name
+        assert walk.neurons[name].updates == expected.numel()
+        if tolerance == 0:
+            assert walk.neurons[name].spikes == int((expected != 0).sum())
+    return plain.spikes
+
+
+# ------------------------------------------------------------------ the slow count
+
+
+def _before(module: nn.Module) -> tuple[int, ...]:
+    """Zeros added in front of each axis."""
+    if module.padding == "same":
+        sizes = zip(module.kernel_size, module.dilation, strict=True)
+        return tuple(dilation * (kernel - 1) // 2 for kernel, dilation in sizes)
+    return tuple(module.padding)
+
+
+def walk_synapses(module: nn.Module, out: tuple[int, ...], source: tuple[int, ...]) -> int:
+    """Visits the weights that carry one input to some output, one by one.
+
+    Args:
+        module: a convolution or linear layer.
+        out: shape of its output for one sample.
+        source: the input's index, (feature,) or (channel, position...).
+    """
+    if isinstance(module, nn.Linear):
+        return sum(1 for _ in range(len(module.weight)))
+    outputs, inputs_per_group = module.weight.shape[:2]
+    channel, *position = source
+    visited = 0
+    for target in range(outputs):
+        if target // (outputs // module.groups) != channel // inputs_per_group:
+            continue
+        for tap in product(*map(range, module.weight.shape[2:])):
+            reached = True
+            for axis, before in enumerate(_before(module)):
+                offset = position[axis] + before - tap[axis] * module.dilation[axis]
+                place, rest = divmod(offset, module.stride[axis])
+                reached = reached and rest == 0 and 0 <= place < out[1 + axis]
+            visited += reached
+    return visited
+
+
+def slow_count(module: nn.Module, out: tuple[int, ...], inputs: Tensor, every: bool) -> int:
+    """Synapses visited by every spike (or by every input, spike or not), all steps and samples."""
+    events = inputs.numpy()
+    where = np.ndindex(events.shape) if every else zip(*np.nonzero(events), strict=True)
+    known: dict[tuple[int, ...], int] = {}
+    total = 0
+    for _, _, *source in where:
+        key = tuple(map(int, source))
+        if key not in known:
+            known[key] = walk_synapses(module, out, key)
+        total += known[key]
+    return total

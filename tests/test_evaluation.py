@@ -37,7 +37,7 @@ def untimed(evaluation: Evaluation) -> Evaluation:
 def held_bytes(evaluator: PlanEvaluator) -> int:
     """Bytes of the distinct tensors that the walks in memory hold alive."""
     storages: dict[int, int] = {}
-    given = evaluator.simulator.inputs.untyped_storage().data_ptr()
+    given = evaluator.simulator.prepared.inputs.untyped_storage().data_ptr()
 
     def collect(value: Any) -> None:
         if isinstance(value, torch.Tensor):

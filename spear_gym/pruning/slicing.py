@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import snntorch as snn
 from torch import Tensor, nn
 
 from spear_gym.snn.graph import Kept, Kind, Node, SpikingGraph, kept_features
+from spear_gym.snn.neurons import own_tensors
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,13 +58,10 @@ def sliced_tensors(graph: SpikingGraph, node: Node, kept: Kept) -> dict[str, Ten
         }
         return {k: _take(v, 0, cut.outputs) for k, v in named.items() if v is not None}
     if node.kind is Kind.NEURON:
-        assert isinstance(module, snn.Leaky)
-        neuron: dict[str, Tensor] = {
-            "beta": module.beta,
-            "threshold": module.threshold,
-            "graded_spikes_factor": module.graded_spikes_factor,
-        }
-        return {k: _take_neuron(v, node, cut.outputs) for k, v in neuron.items()}
+        neuron = graph.neuron(node)
+        own = own_tensors(neuron, module)
+        dims = len(node.shape)
+        return {k: _take(v, neuron.axis(k, v, dims), cut.outputs) for k, v in own.items()}
     return {}
 
 
@@ -77,13 +74,7 @@ def _connection(
     return sliced
 
 
-def _take(tensor: Tensor, axis: int, index: Tensor | None) -> Tensor:
-    return tensor if index is None else tensor.index_select(axis, index.to(tensor.device))
-
-
-def _take_neuron(tensor: Tensor, node: Node, index: Tensor | None) -> Tensor:
-    """Slices a neuron parameter along the axis that broadcasts against the channels, if any."""
-    axis = tensor.dim() - len(node.shape)
-    if index is None or axis < 0 or tensor.shape[axis] == 1:
+def _take(tensor: Tensor, axis: int | None, index: Tensor | None) -> Tensor:
+    if index is None or axis is None:
         return tensor
     return tensor.index_select(axis, index.to(tensor.device))

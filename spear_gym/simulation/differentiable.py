@@ -6,15 +6,14 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Literal
 
-import snntorch as snn
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from spear_gym.simulation.compiled import obstacle
-from spear_gym.simulation.gradients import LeakyScan, StepNorm, arctan_sharpness
+from spear_gym.simulation.gradients import StepNorm
 from spear_gym.simulation.layers import combine, connect, fold, normalise, unfold
 from spear_gym.snn.graph import CONNECTIONS, Kind, Node, SpikingGraph
+from spear_gym.snn.neurons import over_time, own_tensors
 
 BnTime = Literal["step", "pooled"]
 
@@ -62,10 +61,7 @@ def forward(
         elif node.kind is Kind.NORM:
             value = _norm(graph.module(node), sources[0], num_steps, training, bn_time)
         elif node.kind is Kind.NEURON:
-            neuron = graph.module(node)
-            assert isinstance(neuron, snn.Leaky)
-            wanted = node.index == graph.output and graph.readout == "membrane"
-            value = fire(neuron, sources[0], num_steps, membrane=wanted)
+            value = _fire(graph, node, sources[0], num_steps)
         elif node.kind is Kind.DROPOUT and training:
             value = _drop(graph, node, sources[0].expand(num_steps, *sources[0].shape[1:]))
         else:
@@ -75,29 +71,29 @@ def forward(
     return output.sum(0) if graph.readout == "spikes" else output.mean(0)
 
 
-def fire(neuron: snn.Leaky, current: Tensor, num_steps: int, *, membrane: bool = False) -> Tensor:
-    """A layer of ``snntorch.Leaky`` over time, with its surrogate gradient.
+def _fire(graph: SpikingGraph, node: Node, current: Tensor, num_steps: int) -> Tensor:
+    """A layer of neurons over time, with its surrogate gradient.
 
     Args:
-        neuron: its parameters, reset mechanism and surrogate.
+        graph: the network.
+        node: the layer.
         current: ``(time, batch, ...)``, a time axis of 1 for a static input.
         num_steps: time steps T.
-        membrane: return membrane potentials instead of spikes.
 
     Returns:
-        ``(num_steps, batch, ...)``.
+        What is read of it, spikes or membrane potentials, ``(num_steps, batch, ...)``.
     """
-    if not membrane and _scan_obstacle(neuron) is None:
-        beta = neuron.beta.detach().clamp(0, 1)
-        return LeakyScan.apply(  # type: ignore[no-any-return, no-untyped-call]
-            current,
-            beta,
-            neuron.threshold.detach(),
-            num_steps,
-            neuron.reset_mechanism,
-            neuron.spike_grad,
-        )
-    return _fire_step_by_step(neuron, current, num_steps, membrane=membrane)
+    neuron, module = graph.neuron(node), graph.module(node)
+    membrane = graph.reads_membrane(node)
+    if not membrane and neuron.training_fallback(module) is None:
+        return neuron.scan(module, current, num_steps)
+    tensors = own_tensors(neuron, module)
+    steps = over_time(neuron, module, tensors, current, num_steps, training=True)
+    return torch.stack([mem if membrane else spikes for spikes, mem in steps])
+
+
+COMPILED = "training of neurons: compiled by Numba"
+"""How the statistics name the fast way; every other entry is a fallback."""
 
 
 def training_ways(graph: SpikingGraph, inputs: Tensor) -> Counter[str]:
@@ -109,75 +105,18 @@ def training_ways(graph: SpikingGraph, inputs: Tensor) -> Counter[str]:
     """
     ways: Counter[str] = Counter()
     for node in graph.neurons:
-        neuron = graph.module(node)
-        assert isinstance(neuron, snn.Leaky)
-        membrane = node.index == graph.output and graph.readout == "membrane"
-        ways[_way(neuron, inputs, membrane)] += 1
+        ways[_way(graph, node, inputs)] += 1
     return ways
 
 
-COMPILED = "training of neurons: compiled by Numba"
-"""How the statistics name the fast way; every other entry is a fallback."""
-
-
-def _way(neuron: snn.Leaky, inputs: Tensor, membrane: bool) -> str:
-    reason = "its membrane is read out" if membrane else _scan_obstacle(neuron)
+def _way(graph: SpikingGraph, node: Node, inputs: Tensor) -> str:
+    neuron, module = graph.neuron(node), graph.module(node)
+    read = "its membrane is read out" if graph.reads_membrane(node) else None
+    reason = read or neuron.training_fallback(module)
     if reason is not None:
         return f"training of neurons: step by step, because {reason}"
-    reason = obstacle(inputs)
-    if reason is not None:
-        return f"training of neurons: PyTorch, because {reason}"
-    if arctan_sharpness(neuron.spike_grad) is None:
-        return "training of neurons: PyTorch on the way back, because the surrogate is not atan"
-    return COMPILED
-
-
-def _scan_obstacle(neuron: snn.Leaky) -> str | None:
-    """Why a neuron is left to autograd step by step, ``None`` if it is not.
-
-    A negative threshold resets a membrane at rest.
-    """
-    parameters = (neuron.beta, neuron.threshold, neuron.graded_spikes_factor)
-    if any(isinstance(p, nn.Parameter) and p.requires_grad for p in parameters):
-        return "beta, threshold or grade is learned"
-    if not bool((neuron.graded_spikes_factor == 1).all()):
-        return "its spikes are graded"
-    if not neuron.reset_delay and neuron.reset_mechanism != "none":
-        return "reset_delay=False"
-    if not bool((neuron.threshold >= 0).all()):
-        return "a threshold is negative"
-    return None
-
-
-def _fire_step_by_step(
-    neuron: snn.Leaky, current: Tensor, num_steps: int, *, membrane: bool
-) -> Tensor:
-    """The general case, left to autograd."""
-    beta, threshold = neuron.beta.clamp(0, 1), neuron.threshold
-    subtract, zero = neuron.reset_mechanism == "subtract", neuron.reset_mechanism == "zero"
-    outputs = []
-    # Unbound once: indexing step by step would fill a zero gradient of full length at every step.
-    frames = current.unbind(0)
-    mem = torch.zeros_like(frames[0])
-    # A membrane at rest is above a threshold that is negative.
-    reset = neuron.spike_grad(mem - threshold).detach()
-    for step in range(num_steps):
-        now = frames[step if len(frames) > 1 else 0]
-        if zero and step:
-            mem = (1 - reset) * mem
-        mem = beta * mem + now if step else now
-        if subtract:
-            mem = mem - reset * threshold
-        fired = neuron.spike_grad(mem - threshold)
-        spikes = fired * neuron.graded_spikes_factor
-        if not neuron.reset_delay and (subtract or zero):
-            correction = spikes / neuron.graded_spikes_factor - reset
-            mem = mem - correction * (threshold if subtract else mem)
-            reset = neuron.spike_grad(mem - threshold).detach()
-        else:
-            reset = fired.detach()
-        outputs.append(mem if membrane else spikes)
-    return torch.stack(outputs)
+    reason = neuron.scan_fallback(module, inputs)
+    return COMPILED if reason is None else f"training of neurons: {reason}"
 
 
 def _norm(

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
 
-import snntorch as snn
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from spear_gym.simulation.compiled import kernels, obstacle
+from spear_gym import device
 from spear_gym.simulation.gradients import MaxPoolHalves
 from spear_gym.snn.graph import Kind, Node
+from spear_gym.snn.neurons import Tensors
 
-Tensors = Mapping[str, Tensor]
 Affine = tuple[Tensor, Tensor]
 
 
@@ -149,8 +148,11 @@ def pool(function: Callable[[Tensor], Tensor], value: Tensor) -> Tensor:
         )
     if value.requires_grad:
         # The library's own kernel, or one like it, decides which of equal maxima is given them.
-        return MaxPoolHalves.apply(value) if obstacle(value) is None else function(value)  # type: ignore[no-untyped-call]
-    loops = kernels() if value.dtype == torch.uint8 and value.device.type == "cpu" else None
+        if device.fallback_reason(value) is not None:
+            return function(value)
+        return MaxPoolHalves.apply(value)  # type: ignore[no-untyped-call, no-any-return]
+    spikes_here = value.dtype == torch.uint8 and value.device.type == "cpu"
+    loops = device.loops("spear_gym.simulation.loops") if spikes_here else None
     if loops is not None:
         out = value.new_empty(*value.shape[:-2], value.shape[-2] // 2, value.shape[-1] // 2)
         loops.pool_spikes(value.contiguous().flatten(0, -3).numpy(), out.flatten(0, -3).numpy())
@@ -172,54 +174,3 @@ def _halves(function: Callable[[Tensor], Tensor], value: Tensor) -> bool:
         and value.shape[-1] % 2 == 0
         and value.shape[-2] % 2 == 0
     )
-
-
-def fire(
-    neuron: snn.Leaky, tensors: Tensors, current: Tensor, num_steps: int, *, membrane: bool = False
-) -> tuple[Tensor, Tensor | None]:
-    """Runs a layer of ``snntorch.Leaky`` neurons over time, without gradients.
-
-    The order of floating-point operations is snnTorch's own, so spikes are equal.
-
-    Args:
-        neuron: for the reset mechanism and its delay.
-        tensors: (sliced) beta, threshold and graded_spikes_factor.
-        current: ``(time, batch, channels, ...)``, a time axis of 1 for a static input.
-        num_steps: time steps T.
-        membrane: also return the membrane potential after every step.
-
-    Returns:
-        Spikes and (if asked for) membrane potentials, ``(num_steps, batch, channels, ...)``.
-    """
-    beta = _scalar(tensors["beta"].clamp(0, 1))
-    threshold = _scalar(tensors["threshold"])
-    factor = _scalar(tensors["graded_spikes_factor"])
-    spikes = current.new_empty(num_steps, *current.shape[1:])
-    trace = torch.empty_like(spikes) if membrane else None
-    mem = torch.zeros_like(current[0])
-    # A membrane at rest is above a threshold that is negative.
-    reset = (mem > threshold).to(mem.dtype)
-    for step in range(num_steps):
-        if neuron.reset_mechanism == "zero":
-            mem.mul_(1 - reset)
-        mem.mul_(beta).add_(current[step if len(current) > 1 else 0])
-        if neuron.reset_mechanism == "subtract":
-            mem.sub_(reset * threshold)
-        fired = spikes[step]
-        torch.gt(mem, threshold, out=fired)
-        if not neuron.reset_delay and neuron.reset_mechanism != "none":
-            correction = fired - reset
-            size = threshold if neuron.reset_mechanism == "subtract" else mem
-            mem = mem - correction * size
-            reset = (mem > threshold).to(mem.dtype)
-        else:
-            reset = fired
-        if trace is not None:
-            trace[step] = mem
-    if not (isinstance(factor, float) and factor == 1.0):
-        spikes = spikes * factor
-    return spikes, trace
-
-
-def _scalar(value: Tensor) -> Tensor | float:
-    return float(value) if value.numel() == 1 else value

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import snntorch as snn
 import torch
 from torch import Tensor
 
-from spear_gym.simulation.differentiable import fire, forward
+from spear_gym.simulation.differentiable import forward
 from spear_gym.snn.features import means_by_space
 from spear_gym.snn.graph import Kind, Node, SpikingGraph
+from spear_gym.snn.neurons import over_time, own_tensors
 
 CHUNK = 256
 """Samples that are run at a time."""
@@ -36,9 +36,10 @@ def mean_absolute_membranes(
 
     def watch(node: Node, source: Tensor) -> Tensor:
         if node.kind is Kind.NEURON:
-            neuron = graph.module(node)
-            assert isinstance(neuron, snn.Leaky)
-            membrane = fire(neuron, source, num_steps, membrane=True).abs().double()
+            neuron, module = graph.neuron(node), graph.module(node)
+            tensors = own_tensors(neuron, module)
+            steps = over_time(neuron, module, tensors, source, num_steps)
+            membrane = torch.stack([mem for _, mem in steps]).abs().double()
             total = membrane.flatten(3).mean(3) if membrane.dim() > 3 else membrane
             total = total.mean(0).sum(0)
             sums[node.index] = sums[node.index] + total if node.index in sums else total

@@ -1,48 +1,66 @@
-"""A layer of leaky neurons over time, run on pieces of a batch, without gradients."""
+"""A layer of neurons over time, run on pieces of a batch, without gradients."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from math import prod
 
-import snntorch as snn
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from spear_gym.simulation.compiled import RESETS, kernels, obstacle
-from spear_gym.simulation.layers import Affine, Tensors, apply_affine, channel_shape, fire
+from spear_gym import device
+from spear_gym.simulation.layers import Affine, apply_affine, channel_shape
+from spear_gym.snn.neurons import Neuron, Tensors, over_time
 
 KERNEL = "neuron update: compiled by Numba"
 """How the statistics of a run name the fast way; every other entry is a fallback."""
 
 
-class LeakyLayer:
-    """A layer of ``snntorch.Leaky`` of one plan.
+class NeuronLayer:
+    """A layer of neurons of one plan.
 
     Spikes are kept as bytes: a quarter of the memory and of its traffic.
 
     Args:
-        neuron: for the reset mechanism and its delay.
-        tensors: (sliced) beta, threshold and graded_spikes_factor.
+        neuron: how it is simulated.
+        module: the user's neuron.
+        tensors: its (sliced) tensors.
         num_steps: time steps T.
         samples: samples that the pieces add up to.
         counted: the first sample whose spikes are counted.
+        membrane: keep membrane potentials, too.
 
     Attributes:
         way: how it is computed, for the statistics of a run.
+        membranes: ``(num_steps, samples, channels, ...)``, if they are kept.
     """
 
     way: str
+    membranes: Tensor | None
 
     def __init__(
-        self, neuron: snn.Leaky, tensors: Tensors, num_steps: int, samples: int, counted: int
+        self,
+        neuron: Neuron,
+        module: nn.Module,
+        tensors: Tensors,
+        num_steps: int,
+        samples: int,
+        counted: int,
+        *,
+        membrane: bool = False,
     ) -> None:
         self.neuron = neuron
+        self.module = module
         self.tensors = tensors
         self.num_steps = num_steps
         self.samples = samples
         self.counted = counted
+        self.membrane = membrane
+        self.membranes = None
         self._spikes: Tensor | None = None
-        self._parameters: dict[str, Tensor] = {}
+        self._score: Callable[..., None] | None = None
+        self._parameters: list[Tensor] = []
+        self._reset = 0
         self._counts: Tensor | None = None
 
     def run(self, current: Tensor, affine: Affine | None, offset: int) -> None:
@@ -57,13 +75,17 @@ class LeakyLayer:
         if self._spikes is None:
             self._prepare(current)
         assert self._spikes is not None
-        if self.way == KERNEL:
-            self._run_kernel(current, affine, offset)
+        if self._score is not None:
+            self._run_compiled(current, affine, offset)
             return
         if affine is not None:
             current = apply_affine(current, affine, in_place=True)
-        fired, _ = fire(self.neuron, self.tensors, current, self.num_steps)
-        self._spikes[:, offset : offset + current.shape[1]] = fired
+        piece = slice(offset, offset + current.shape[1])
+        steps = over_time(self.neuron, self.module, self.tensors, current, self.num_steps)
+        for t, (spikes, membrane) in enumerate(steps):
+            self._spikes[t, piece] = spikes
+            if self.membranes is not None:
+                self.membranes[t, piece] = membrane
 
     def spikes(self) -> Tensor:
         """``(num_steps, samples, channels, ...)``, uint8, or the neurons' dtype where graded."""
@@ -82,47 +104,45 @@ class LeakyLayer:
 
     @property
     def _graded(self) -> bool:
-        return not bool((self.tensors["graded_spikes_factor"] == 1).all())
+        return not self.neuron.is_binary(self.tensors)
 
     def _prepare(self, current: Tensor) -> None:
-        reason = self._obstacle(current)
+        reason = self._fallback_reason(current)
         self.way = KERNEL if reason is None else f"neuron update: PyTorch, because {reason}"
         shape = (self.num_steps, self.samples, *current.shape[2:])
         # The general way multiplies by a grade itself.
         dtype = current.dtype if self._graded and reason is not None else torch.uint8
         self._spikes = torch.empty(shape, dtype=dtype, device=current.device)
+        if self.membrane:
+            self.membranes = torch.empty(shape, dtype=current.dtype, device=current.device)
         if reason is None:
             row = current.shape[2:]
-            beta, threshold = self.tensors["beta"].clamp(0, 1), self.tensors["threshold"]
-            self._parameters = {"beta": _spread(beta, row), "threshold": _spread(threshold, row)}
+            loops = device.loops(str(self.neuron.loops))
+            assert loops is not None
+            self._score = loops.score
+            parameters, self._reset = self.neuron.loop_arguments(self.tensors)
+            self._parameters = [_spread(each, row).to(current.dtype) for each in parameters]
             self._counts = torch.zeros(prod(row), dtype=torch.int64)
 
-    def _obstacle(self, current: Tensor) -> str | None:
-        """Why the compiled loop does not serve, ``None`` if it does."""
-        general = obstacle(current)
-        if general is not None:
-            return general
-        if not self.neuron.reset_delay and self.neuron.reset_mechanism != "none":
-            return "reset_delay=False"
-        if not bool((self.tensors["threshold"] >= 0).all()):
-            return "a threshold is negative"
-        return None
+    def _fallback_reason(self, current: Tensor) -> str | None:
+        """Why no compiled loop serves, ``None`` if one does."""
+        if self.membrane:
+            return "its membrane is read out"
+        return device.fallback_reason(current) or self.neuron.scoring_fallback(self.tensors)
 
-    def _run_kernel(self, current: Tensor, affine: Affine | None, offset: int) -> None:
-        module = kernels()
-        assert module is not None
+    def _run_compiled(self, current: Tensor, affine: Affine | None, offset: int) -> None:
+        assert self._score is not None
         assert self._spikes is not None
         assert self._counts is not None
         row = current.shape[2:]
         scale, shift = _identity(current) if affine is None else affine
         broadcast = channel_shape(current)
-        module.leaky(
+        self._score(
             current.contiguous().flatten(2).numpy(),
             _spread(scale.view(broadcast), row).numpy(),
             _spread(shift.view(broadcast), row).numpy(),
-            self._parameters["beta"].to(current.dtype).numpy(),
-            self._parameters["threshold"].to(current.dtype).numpy(),
-            RESETS[self.neuron.reset_mechanism],
+            *(each.numpy() for each in self._parameters),
+            self._reset,
             offset,
             self.counted,
             self._spikes.flatten(2).numpy(),

@@ -1,57 +1,42 @@
-"""A walk being continued: what each node of the graph does to a plan's values and counts.
-
-Public names are for :mod:`spear_gym.simulation.simulate`.
-"""
+"""A walk being continued: what each node of the graph does to a plan's values and counts."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable
 from math import prod
-from typing import TYPE_CHECKING
 
-import snntorch as snn
 import torch
 from torch import Tensor
 
 from spear_gym.pruning.slicing import sliced_tensors
 from spear_gym.simulation.layers import (
     Affine,
-    Tensors,
     affine_of,
     channel_moments,
     combine,
     connect,
-    fire,
     normalise,
 )
-from spear_gym.simulation.neurons import LeakyLayer
-from spear_gym.simulation.side_by_side import (
-    affine_side_by_side,
-    beside,
-    connect_side_by_side,
-    neurons_side_by_side,
-)
+from spear_gym.simulation.neurons import NeuronLayer
+from spear_gym.simulation.prepared import Prepared
 from spear_gym.simulation.structure import Block
 from spear_gym.simulation.synops import Activity, activity, count_layer
 from spear_gym.simulation.walk import NeuronCount, Walk
 from spear_gym.snn.graph import CONNECTIONS, Kind, Node
-
-if TYPE_CHECKING:
-    from spear_gym.simulation.simulate import Simulator
-
-PIECE_BYTES = 2 * 2**20
-"""Inputs or currents of a block that are computed at a time; they should stay in the cache."""
-
-DEVICE_PIECE_BYTES = 2**30
-"""The same on another device than the CPU, where many launches cost more than a cache saves."""
+from spear_gym.snn.neurons import Tensors
 
 
 class Run:
-    """A walk being continued."""
+    """A walk being continued.
 
-    def __init__(self, simulator: Simulator, walk: Walk) -> None:
-        self.simulator = simulator
-        self.graph = simulator.graph
+    Args:
+        prepared: the network and the samples.
+        walk: where it starts; left as it is.
+    """
+
+    def __init__(self, prepared: Prepared, walk: Walk) -> None:
+        self.prepared = prepared
+        self.graph = prepared.graph
         self.kept = walk.kept
         self.values, self.activities = dict(walk.values), dict(walk.activities)
         self.layers, self.neurons = dict(walk.layers), dict(walk.neurons)
@@ -62,73 +47,63 @@ class Run:
     def walk(self, position: int) -> Walk:
         """The walk so far."""
         return Walk(
-            position,
-            self.kept,
-            self.values,
-            self.activities,
-            self.layers,
-            self.neurons,
-            self.updates,
-            self.widths,
-            self.parameters,
-            self.readout,
+            position=position,
+            kept=self.kept,
+            values=self.values,
+            activities=self.activities,
+            layers=self.layers,
+            neurons=self.neurons,
+            updates=self.updates,
+            widths=self.widths,
+            parameters=self.parameters,
+            readout=self.readout,
         )
 
     def visit(self, node: Node) -> None:
         """Computes a node, unless its block did."""
         if node.index in self._done:
             return
-        block = self.simulator.blocks.get(node.index)
+        block = self.prepared.blocks.get(node.index)
         if block is not None:
             self._run_block(block)
             return
-        moved = node.index in self.simulator.binary and node.kind is not Kind.NEURON
+        moved = node.index in self.prepared.binary and node.kind is not Kind.NEURON
         sources = [self.values[i] for i in node.inputs]
         if not moved:
-            sources = [self.simulator.floats(value) for value in sources]
+            sources = [self.prepared.floats(value) for value in sources]
         active = None
         if node.kind is Kind.INPUT:
-            value = self.simulator.inputs
+            value = self.prepared.inputs
         elif node.kind in CONNECTIONS:
             value = self._connect(node, self.connection(node), sources[0])
         elif node.kind is Kind.NORM:
-            calibrating = sources[0][:, : self.simulator.calibrating]
-            moments = channel_moments(calibrating) if self.simulator.calibrating else None
+            calibrating = sources[0][:, : self.prepared.calibrating]
+            moments = channel_moments(calibrating) if self.prepared.calibrating else None
             tensors = self.norm(node, moments)
             value = normalise(self.graph.module(node), tensors, sources[0])
-        elif node.kind is not Kind.NEURON:
-            value = combine(node, sources)
-        elif node.index == self.graph.output and self.graph.readout == "membrane":
-            value = self._fire_and_read_membrane(node, sources[0])
+        elif node.kind is Kind.NEURON:
+            value, active = self._neurons(node, sources[0])
         else:
-            layer = self._leaky(node, sources[0].shape[1])
-            layer.run(sources[0].clone(), None, 0)
-            value, active = self._spikes(node, layer.way, layer.spikes(), layer.counts())
+            value = combine(node, sources)
         self._store(node, value, active)
         self._forget(node.inputs, node.index)
 
     # ---------------------------------------------------------------- blocks
 
     def _run_block(self, block: Block) -> None:
-        """A connection, its BatchNorm and its neurons, in pieces of the batch."""
         source = self.values[block.connection.inputs[0]]
-        calibrating = self.simulator.calibrating
         tensors = self.connection(block.connection)
-        layer = self._leaky(block.neuron, source.shape[1])
-        affine: Affine | None = None
-        start = 0
-        if block.norm is not None:
-            current = None
-            if calibrating:
-                current = self._connect(block.connection, tensors, source[:, :calibrating])
-            norm = self.norm(block.norm, None if current is None else channel_moments(current))
-            affine = affine_of(self.graph.module(block.norm), norm)
-            if current is not None:
-                layer.run(current, affine, 0)
-                start = calibrating
-        for piece in _pieces(start, source, self.sample_bytes(block, source, tensors)):
-            current = self._connect(block.connection, tensors, source[:, piece])
-            layer.run(current, affine, piece.start)
+        layer = self.layer(block.neuron, self.tensors(block.neuron))
+
+        def current(samples: slice) -> Tensor:
+            return self._connect(block.connection, tensors, source[:, samples])
+
+        def affine(norm: Node, current: Tensor | None) -> Affine:
+            found = self.norm(norm, None if current is None else channel_moments(current))
+            return affine_of(self.graph.module(norm), found)
+
+        sample_bytes = self.sample_bytes(block, source, tensors)
+        run_in_pieces(block, self.prepared, layer, sample_bytes, current, affine)
         self.end_block(block, layer.way, layer.spikes(), layer.counts())
 
     def sample_bytes(self, block: Block, source: Tensor, tensors: Tensors) -> int:
@@ -137,11 +112,11 @@ class Run:
         currents = len(weight) * prod(block.connection.shape[1:])
         steps = len(source)
         if source.device.type != "cpu":
-            steps = self.simulator.num_steps  # PyTorch's own operations hold all of them
+            steps = self.prepared.num_steps  # PyTorch's own operations hold all of them
         return max(len(source) * source[0, 0].numel(), steps * currents) * weight.element_size()
 
     def end_block(self, block: Block, way: str, spikes: Tensor, counts: Tensor | None) -> None:
-        """Takes what a block's neurons fired; counts as in :meth:`LeakyLayer.counts`."""
+        """Takes what a block's neurons fired; counts as in :meth:`NeuronLayer.counts`."""
         self._store(block.neuron, *self._spikes(block.neuron, way, spikes, counts))
         self._done.add(block.neuron.index)
         if block.norm is not None:
@@ -153,28 +128,28 @@ class Run:
 
     def connection(self, node: Node) -> Tensors:
         """Counts a connection; its (sliced, perhaps refitted) tensors."""
-        simulator, source = self.simulator, node.inputs[0]
+        prepared, source = self.prepared, node.inputs[0]
         tensors = self.tensors(node)
         outputs, inputs = tensors["weight"].shape[:2]
         active = self.activities[source]
         self.layers[node.name] = count_layer(
             active,
-            simulator.fanouts[node.index],
+            prepared.fanouts[node.index],
             outputs // (active.shape[2] // inputs),
-            simulator.num_steps,
+            prepared.num_steps,
             analog=node.analog,
         )
         self.widths[node.name] = outputs
-        if node.index == simulator.classifier:
-            tensors = simulator.refit(simulator.floats(self.values[source]), tensors)
+        if node.index == prepared.classifier:
+            tensors = prepared.refit(prepared.floats(self.values[source]), tensors)
             self.updates[node.name] = tensors
         return tensors
 
     def _connect(self, node: Node, tensors: Tensors, source: Tensor) -> Tensor:
-        operand = self.simulator.operand
+        operand = self.prepared.operand
         factors = {name: operand(tensor) for name, tensor in tensors.items()}
         current = connect(node, self.graph.module(node), factors, operand(source))
-        return current.to(self.simulator.inputs.dtype)
+        return current.to(self.prepared.inputs.dtype)
 
     def norm(self, node: Node, moments: tuple[Tensor, Tensor] | None) -> Tensors:
         """A BatchNorm's tensors; moments are those of its currents if it is recalibrated.
@@ -190,58 +165,62 @@ class Run:
         self.updates[node.name] = recalibrated
         return recalibrated
 
-    def _leaky(self, node: Node, samples: int) -> LeakyLayer:
-        neuron, simulator = self.graph.module(node), self.simulator
-        assert isinstance(neuron, snn.Leaky)
-        tensors = self.tensors(node)
-        return LeakyLayer(neuron, tensors, simulator.num_steps, samples, simulator.calibrating)
+    def layer(self, node: Node, tensors: Tensors, *, membrane: bool = False) -> NeuronLayer:
+        """A neuron layer with (sliced) tensors, at rest."""
+        prepared = self.prepared
+        return NeuronLayer(
+            self.graph.neuron(node),
+            self.graph.module(node),
+            tensors,
+            prepared.num_steps,
+            prepared.inputs.shape[1],
+            prepared.calibrating,
+            membrane=membrane,
+        )
+
+    def _neurons(self, node: Node, current: Tensor) -> tuple[Tensor, Activity | None]:
+        """A neuron layer that is not part of a block."""
+        layer = self.layer(node, self.tensors(node), membrane=self.graph.reads_membrane(node))
+        layer.run(current.clone(), None, 0)
+        if layer.membranes is not None:
+            self.readout = self.prepared.scored(layer.membranes).mean(0)
+        return self._spikes(node, layer.way, layer.spikes(), layer.counts())
 
     def _spikes(
         self, node: Node, way: str, value: Tensor, counts: Tensor | None
     ) -> tuple[Tensor, Activity | None]:
         """A layer's spikes, counted."""
-        self.simulator.statistics[way] += 1
-        scored = self.simulator.scored(value)
+        self.prepared.statistics[way] += 1
+        scored = self.prepared.scored(value)
         active = None
         if counts is not None:
             active = Activity(counts.sum(0), tuple(scored.shape))
-        elif node.index in self.simulator.read_by_connections:
+        elif node.index in self.prepared.counted:
             active = activity(scored)
         fired = int((scored != 0).sum()) if active is None else int(active.per_position.sum())
         self.neurons[node.name] = NeuronCount(fired, scored.numel())
         return value, active
 
-    def _fire_and_read_membrane(self, node: Node, current: Tensor) -> Tensor:
-        neuron, simulator = self.graph.module(node), self.simulator
-        assert isinstance(neuron, snn.Leaky)
-        steps = simulator.num_steps
-        value, membrane = fire(neuron, self.tensors(node), current, steps, membrane=True)
-        assert membrane is not None
-        self.readout = simulator.scored(membrane).mean(0)
-        scored = simulator.scored(value)
-        self.neurons[node.name] = NeuronCount(int((scored != 0).sum()), scored.numel())
-        return value
-
     # ---------------------------------------------------------------- values
 
     def _store(self, node: Node, value: Tensor, active: Activity | None) -> None:
         """Keeps a value, counts it where SynOps need it, reads it out if it is the output."""
-        simulator = self.simulator
-        simulator.seen(node, value)
+        prepared = self.prepared
+        prepared.watched(node, value)
         if node.index == self.graph.output and self.readout is None:
-            scored = simulator.floats(simulator.scored(value))
+            scored = prepared.floats(prepared.scored(value))
             self.readout = scored.sum(0) if self.graph.readout == "spikes" else scored.mean(0)
-        binary = node.index in simulator.binary
+        binary = node.index in prepared.binary
         value = value.to(torch.uint8) if binary else value
         self.values[node.index] = value
-        if node.index in simulator.read_by_connections:
-            counted = activity(simulator.scored(value)) if active is None else active
+        if node.index in prepared.counted:
+            counted = activity(prepared.scored(value)) if active is None else active
             self.activities[node.index] = counted
 
     def _forget(self, inputs: tuple[int, ...], position: int) -> None:
         """Drops values that no node behind ``position`` reads."""
         for index in {*inputs, position}:
-            if self.simulator.last_use.get(index, -1) <= position:
+            if self.prepared.last_use.get(index, -1) <= position:
                 self.values.pop(index, None)
                 self.activities.pop(index, None)
 
@@ -253,87 +232,32 @@ class Run:
         return tensors
 
 
-class SideBySide:
-    """A block of several runs as one operation: what ``_run_block`` does for one of them."""
+def run_in_pieces(
+    block: Block,
+    prepared: Prepared,
+    layer: NeuronLayer,
+    sample_bytes: int,
+    current: Callable[[slice], Tensor],
+    affine: Callable[[Node, Tensor | None], Affine],
+) -> None:
+    """A connection, its BatchNorm and its neurons, in pieces of the batch.
 
-    def __init__(self, block: Block, runs: Sequence[Run]) -> None:
-        self.block, self.runs = block, runs
-        self.simulator, self.graph = runs[0].simulator, runs[0].graph
-        self.sources = [run.values[block.connection.inputs[0]] for run in runs]
-        self.tensors = [run.connection(block.connection) for run in runs]
-        self.channels = [len(tensors["weight"]) for tensors in self.tensors]
-        self.stacked = {
-            name: self.simulator.operand(beside([each[name] for each in self.tensors], 0))
-            for name in self.tensors[0]
-        }
-        alike = all(source is self.sources[0] for source in self.sources)
-        grouped = self.sources[0].shape[2] != self.stacked["weight"].shape[2]
-        self.shared = alike and not grouped
-
-    def run(self) -> None:
-        """Computes the block, and hands each run its part."""
-        block, calibrating = self.block, self.simulator.calibrating
-        layer = self._leaky()
-        affine: Affine | None = None
-        start = 0
-        if block.norm is not None:
-            current = self._connect(slice(calibrating)) if calibrating else None
-            affine = self._affine(block.norm, current)
-            if current is not None:
-                layer.run(current, affine, 0)
-                start = calibrating
-        largest = max(
-            self.runs[0].sample_bytes(block, source, tensors)
-            for source, tensors in zip(self.sources, self.tensors, strict=True)
-        )
-        for piece in _pieces(start, self.sources[0], largest * len(self.runs)):
-            layer.run(self._connect(piece), affine, piece.start)
-        spikes, counts = layer.spikes(), layer.counts()
-        if counts is None:
-            counts = torch.count_nonzero(self.simulator.scored(spikes), (0, 1)).cpu()
-        # A copy each, so that a walk in memory does not hold on to the others' spikes.
-        parts = zip(self.runs, self._parts(spikes, 2), self._parts(counts, 0), strict=True)
-        for run, fired, counted in parts:
-            run.end_block(block, f"{layer.way}, side by side", fired.clone(), counted)
-
-    def _connect(self, samples: slice) -> Tensor:
-        node = self.block.connection
-        read = [source[:, samples] for source in self.sources]
-        value = self.simulator.operand(read[0] if self.shared else beside(read, 2))
-        current = connect_side_by_side(node, self.graph.module(node), self.stacked, value)
-        return current.to(self.simulator.inputs.dtype)
-
-    def _affine(self, norm: Node, current: Tensor | None) -> Affine:
-        moments: list[tuple[Tensor, Tensor] | None] = [None] * len(self.runs)
-        if current is not None:
-            mean, variance = (self._parts(each, 0) for each in channel_moments(current))
-            moments = list(zip(mean, variance, strict=True))
-        module = self.graph.module(norm)
-        return affine_side_by_side(
-            [
-                affine_of(module, run.norm(norm, found))
-                for run, found in zip(self.runs, moments, strict=True)
-            ]
-        )
-
-    def _leaky(self) -> LeakyLayer:
-        node, simulator = self.block.neuron, self.simulator
-        neuron = self.graph.module(node)
-        assert isinstance(neuron, snn.Leaky)
-        sliced = [run.tensors(node) for run in self.runs]
-        tensors = neurons_side_by_side(neuron, sliced, len(node.shape))
-        samples = self.sources[0].shape[1]
-        return LeakyLayer(neuron, tensors, simulator.num_steps, samples, simulator.calibrating)
-
-    def _parts(self, value: Tensor, axis: int) -> list[Tensor]:
-        """Each run's channels."""
-        width = max(self.channels)
-        return [value.narrow(axis, n * width, size) for n, size in enumerate(self.channels)]
-
-
-def _pieces(start: int, source: Tensor, sample_bytes: int) -> Iterator[slice]:
-    """Slices of the samples of ``(time, samples, ...)`` from the one at ``start``."""
-    most = PIECE_BYTES if source.device.type == "cpu" else DEVICE_PIECE_BYTES
-    size, stop = max(1, most // max(1, sample_bytes)), source.shape[1]
-    for first in range(start, stop, size):
-        yield slice(first, min(stop, first + size))
+    Args:
+        block: the three.
+        prepared: the network and the samples.
+        layer: its neurons, which are run.
+        sample_bytes: memory that a sample takes.
+        current: the connection's currents for some samples.
+        affine: the BatchNorm, given its currents on the calibration samples if there are any.
+    """
+    found: Affine | None = None
+    start = 0
+    if block.norm is not None:
+        calibrating = prepared.calibrating
+        given = current(slice(calibrating)) if calibrating else None
+        found = affine(block.norm, given)
+        if given is not None:
+            layer.run(given, found, 0)
+            start = calibrating
+    for piece in prepared.pieces(start, sample_bytes):
+        layer.run(current(piece), found, piece.start)

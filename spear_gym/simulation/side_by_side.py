@@ -12,8 +12,18 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from spear_gym.simulation.layers import Affine, Tensors, connect, fold, unfold
+from spear_gym.simulation.layers import (
+    Affine,
+    affine_of,
+    channel_moments,
+    connect,
+    fold,
+    unfold,
+)
+from spear_gym.simulation.run import Run, run_in_pieces
+from spear_gym.simulation.structure import Block
 from spear_gym.snn.graph import Kind, Node
+from spear_gym.snn.neurons import Tensors, own_tensors
 
 
 def connect_side_by_side(node: Node, module: nn.Module, stacked: Tensors, value: Tensor) -> Tensor:
@@ -46,24 +56,6 @@ def affine_side_by_side(affines: Sequence[Affine]) -> Affine:
     return beside(scales, 0).flatten(), beside(shifts, 0).flatten()
 
 
-def neurons_side_by_side(neuron: nn.Module, tensors: Sequence[Tensors], dims: int) -> Tensors:
-    """The parameters of a neuron layer of N plans.
-
-    Args:
-        neuron: the unpruned layer.
-        tensors: (sliced) parameters of each plan.
-        dims: axes of the layer's output, ``(channels, ...)``.
-    """
-    stacked: dict[str, Tensor] = {}
-    for name, first in tensors[0].items():
-        axis = first.dim() - dims
-        if axis < 0 or getattr(neuron, name).shape[axis] == 1:
-            stacked[name] = first  # one for all channels, so for all plans
-        else:
-            stacked[name] = beside([each[name] for each in tensors], axis).flatten(axis, axis + 1)
-    return stacked
-
-
 def beside(tensors: Sequence[Tensor], axis: int) -> Tensor:
     """Stacks tensors at ``axis``, zeros filling up those that are smaller than others."""
     shape = [max(sizes) for sizes in zip(*(t.shape for t in tensors), strict=True)]
@@ -71,3 +63,83 @@ def beside(tensors: Sequence[Tensor], axis: int) -> Tensor:
     for row, tensor in zip(out.unbind(axis), tensors, strict=True):
         row[tuple(slice(size) for size in tensor.shape)] = tensor
     return out
+
+
+class SideBySide:
+    """A block of several runs as one operation: what a run does for itself.
+
+    Args:
+        block: what is run.
+        runs: that stand before it.
+    """
+
+    def __init__(self, block: Block, runs: Sequence[Run]) -> None:
+        self.block, self.runs = block, runs
+        self.prepared, self.graph = runs[0].prepared, runs[0].graph
+        self.sources = [run.values[block.connection.inputs[0]] for run in runs]
+        self.tensors = [run.connection(block.connection) for run in runs]
+        self.channels = [len(tensors["weight"]) for tensors in self.tensors]
+        self.stacked = {
+            name: self.prepared.operand(beside([each[name] for each in self.tensors], 0))
+            for name in self.tensors[0]
+        }
+        alike = all(source is self.sources[0] for source in self.sources)
+        grouped = self.sources[0].shape[2] != self.stacked["weight"].shape[2]
+        self.shared = alike and not grouped
+
+    def run(self) -> None:
+        """Computes the block, and hands each run its part."""
+        block, node = self.block, self.block.neuron
+        sliced = [run.tensors(node) for run in self.runs]
+        layer = self.runs[0].layer(node, self._neurons_side_by_side(node, sliced))
+        largest = max(
+            self.runs[0].sample_bytes(block, source, tensors)
+            for source, tensors in zip(self.sources, self.tensors, strict=True)
+        )
+        size = largest * len(self.runs)
+        run_in_pieces(block, self.prepared, layer, size, self._connect, self._affine)
+        spikes, counts = layer.spikes(), layer.counts()
+        if counts is None:
+            counts = torch.count_nonzero(self.prepared.scored(spikes), (0, 1)).cpu()
+        # A copy each, so that a walk in memory does not hold on to the others' spikes.
+        parts = zip(self.runs, self._parts(spikes, 2), self._parts(counts, 0), strict=True)
+        for run, fired, counted in parts:
+            run.end_block(block, f"{layer.way}, side by side", fired.clone(), counted)
+
+    def _connect(self, samples: slice) -> Tensor:
+        node = self.block.connection
+        read = [source[:, samples] for source in self.sources]
+        value = self.prepared.operand(read[0] if self.shared else beside(read, 2))
+        current = connect_side_by_side(node, self.graph.module(node), self.stacked, value)
+        return current.to(self.prepared.inputs.dtype)
+
+    def _affine(self, norm: Node, current: Tensor | None) -> Affine:
+        moments: list[tuple[Tensor, Tensor] | None] = [None] * len(self.runs)
+        if current is not None:
+            mean, variance = (self._parts(each, 0) for each in channel_moments(current))
+            moments = list(zip(mean, variance, strict=True))
+        module = self.graph.module(norm)
+        return affine_side_by_side(
+            [
+                affine_of(module, run.norm(norm, found))
+                for run, found in zip(self.runs, moments, strict=True)
+            ]
+        )
+
+    def _neurons_side_by_side(self, node: Node, tensors: Sequence[Tensors]) -> Tensors:
+        """The tensors of a neuron layer of all runs, given each run's."""
+        neuron, module = self.graph.neuron(node), self.graph.module(node)
+        stacked: dict[str, Tensor] = {}
+        for name, whole in own_tensors(neuron, module).items():
+            axis = neuron.axis(name, whole, len(node.shape))
+            if axis is None:
+                stacked[name] = whole  # one for all channels, so for all plans
+            else:
+                each = beside([sliced[name] for sliced in tensors], axis)
+                stacked[name] = each.flatten(axis, axis + 1)
+        return stacked
+
+    def _parts(self, value: Tensor, axis: int) -> list[Tensor]:
+        """Each run's channels."""
+        width = max(self.channels)
+        return [value.narrow(axis, n * width, size) for n, size in enumerate(self.channels)]

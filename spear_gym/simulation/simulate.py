@@ -10,32 +10,28 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from spear_gym import device
 from spear_gym.pruning.plan import Plan, kept_by_space
-from spear_gym.simulation.exact import exact_products
-from spear_gym.simulation.layers import Tensors
-from spear_gym.simulation.refit import RefitTargets, ridge
-from spear_gym.simulation.run import Run, SideBySide
-from spear_gym.simulation.structure import (
-    binary_nodes,
-    blocks,
-    last_uses,
-    reads_of_connections,
-    refitted,
+from spear_gym.simulation.prepared import (
+    PRECISIONS,
+    SCORINGS,
+    Precision,
+    Prepared,
+    Scoring,
+    Watch,
 )
-from spear_gym.simulation.synops import fanout_map
+from spear_gym.simulation.refit import RefitTargets
+from spear_gym.simulation.run import Run
+from spear_gym.simulation.side_by_side import SideBySide
 from spear_gym.simulation.walk import Walk
-from spear_gym.snn.graph import Node, SpikingGraph
+from spear_gym.snn.graph import SpikingGraph
 
-Scoring = Literal["plain", "recalibrated", "refit"]
-SCORINGS: tuple[Scoring, ...] = ("plain", "recalibrated", "refit")
-Precision = Literal["float32", "bfloat16"]
-PRECISIONS: tuple[Precision, ...] = ("float32", "bfloat16")
+__all__ = ["PRECISIONS", "SCORINGS", "Precision", "Scoring", "Simulator", "accuracy"]
 
 
 class Simulator:
@@ -51,14 +47,12 @@ class Simulator:
         targets: the refit's regression targets, needed by ``"refit"``.
         precision: ``"bfloat16"`` computes convolutions and matrix products in bfloat16, in which
             spikes are exact and weights are not; all else stays as it is.
+        watch: called with every node and its value, ``(time, samples, ...)``.
 
     Attributes:
-        statistics: how often a layer was computed in which way; names every fallback.
-        inputs: what is run, ``(time, batch, ...)``, calibration samples before scored ones.
-        calibrating: how many calibration samples.
+        samples: how many scored samples.
+        prepared: what every pass knows before it starts.
     """
-
-    statistics: Counter[str]
 
     def __init__(
         self,
@@ -70,54 +64,40 @@ class Simulator:
         calibration: Tensor | None = None,
         targets: RefitTargets | None = None,
         precision: Precision = "float32",
+        watch: Watch | None = None,
     ) -> None:
-        if scoring != "plain" and (calibration is None or len(calibration) == 0):
-            raise ValueError(f"scoring '{scoring}' needs a calibration set")
-        if scoring == "refit" and targets is None:
-            raise ValueError("scoring 'refit' needs regression targets")
-        for frames in (inputs, calibration):
-            if graph.varying and frames is not None and frames.shape[1] != num_steps:
-                raise ValueError(
-                    f"the samples have {frames.shape[1]} frames, but the network is run for "
-                    f"{num_steps} time steps; they must be the same"
-                )
         self.graph = graph
-        self.num_steps = num_steps
-        self.precision: Precision = precision
-        self.scoring: Scoring = scoring
-        self.targets = targets
         self.samples = len(inputs)
-        self.statistics = Counter()
-        self.calibrating = 0 if scoring == "plain" or calibration is None else len(calibration)
-        both = inputs if self.calibrating == 0 else torch.cat([calibration, inputs])  # type: ignore[list-item]
-        self.inputs = (both.transpose(0, 1) if graph.varying else both[None]).contiguous()
-        self.fanouts = {
-            node.index: fanout_map(graph.module(node), graph.nodes[node.inputs[0]].shape[1:])
-            for node in graph.connections
-        }
-        self.last_use = last_uses(graph)
+        self.prepared = Prepared(
+            graph,
+            inputs,
+            num_steps,
+            scoring=scoring,
+            calibration=calibration,
+            targets=targets,
+            precision=precision,
+            watch=watch,
+        )
         self._decisions = {group.members[0]: group.space for group in graph.groups}
-        self.blocks = blocks(graph)
-        self.binary = binary_nodes(graph)
-        self.read_by_connections = reads_of_connections(graph)
-        self.classifier = refitted(graph).index if scoring == "refit" else -1
+
+    @property
+    def statistics(self) -> Counter[str]:
+        """How often a layer was computed in which way; names every fallback."""
+        return self.prepared.statistics
 
     def run(self, plan: Plan | None = None) -> Walk:
         """A whole pass over a plan (``None``: unpruned)."""
         kept = {} if plan is None else kept_by_space(plan, self.graph.groups)
-        walk = Walk(kept={space: index.to(self.inputs.device) for space, index in kept.items()})
+        place = self.prepared.inputs.device
+        walk = Walk(kept={space: index.to(place) for space, index in kept.items()})
         return self._run_to(walk, len(self.graph.nodes))
-
-    def scored(self, value: Tensor) -> Tensor:
-        """The part of an activation ``(time, batch, ...)`` that belongs to scored samples."""
-        return value[:, self.calibrating :]
 
     def classifier_currents(self) -> Tensor:
         """Mean output current of the unpruned classifier, ``(samples, classes)``."""
-        graph = self.graph
+        graph, shown = self.graph, self.prepared.inputs
         output = replace(graph, output=graph.classifier.index, readout="current")
-        inputs = self.inputs[0] if not graph.varying else self.inputs.transpose(0, 1)
-        readout = Simulator(output, inputs, self.num_steps).run().readout
+        inputs = shown.transpose(0, 1) if graph.varying else shown[0]
+        readout = Simulator(output, inputs, self.prepared.num_steps).run().readout
         assert readout is not None
         return readout
 
@@ -147,10 +127,10 @@ class Simulator:
         """
         start = walks[0].position
         end = self._next_decision(start + 1)
-        runs = [Run(self, self._decided(w, k)) for w, k in zip(walks, kept, strict=True)]
-        with exact_products(self.inputs.device):
+        runs = [Run(self.prepared, self._decided(w, k)) for w, k in zip(walks, kept, strict=True)]
+        with device.exact_products(self.prepared.inputs.device):
             for node in self.graph.nodes[start:end]:
-                block = self.blocks.get(node.index)
+                block = self.prepared.blocks.get(node.index)
                 if block is not None:
                     SideBySide(block, runs).run()
                     continue
@@ -164,7 +144,7 @@ class Simulator:
         group = next(g for g in self.graph.groups if g.space == space)
         decided = dict(walk.kept)
         if len(kept) < group.channels:
-            decided[space] = kept.to(self.inputs.device)
+            decided[space] = kept.to(self.prepared.inputs.device)
         return replace(walk, kept=decided)
 
     def _next_decision(self, position: int) -> int:
@@ -172,29 +152,11 @@ class Simulator:
 
     @torch.no_grad()
     def _run_to(self, walk: Walk, end: int) -> Walk:
-        run = Run(self, walk)
-        with exact_products(self.inputs.device):
+        run = Run(self.prepared, walk)
+        with device.exact_products(self.prepared.inputs.device):
             for node in self.graph.nodes[walk.position : end]:
                 run.visit(node)
         return run.walk(end)
-
-    def floats(self, value: Tensor) -> Tensor:
-        """Spikes kept as bytes in the type of the computation."""
-        return value.to(self.inputs.dtype) if value.dtype == torch.uint8 else value
-
-    def operand(self, value: Tensor) -> Tensor:
-        """A factor of a product in the precision of products."""
-        return self.floats(value) if self.precision == "float32" else value.bfloat16()
-
-    def refit(self, value: Tensor, tensors: Tensors) -> Tensors:
-        """The classifier's tensors for what it reads, ``(time, batch, features)``."""
-        assert self.targets is not None
-        features = value[:, : self.calibrating].mean(0)
-        weight, bias = ridge(features, self.targets, intercept="bias" in tensors)
-        return {"weight": weight, "bias": bias} if "bias" in tensors else {"weight": weight}
-
-    def seen(self, node: Node, value: Tensor) -> None:
-        """Called with every value that is computed as a whole; a subclass may watch."""
 
 
 def accuracy(readout: Tensor, labels: Tensor) -> float:

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from functools import partial
 
 import torch.nn.functional as F
-from torch import Tensor
 
 from spear_gym.snn.graph import CONNECTIONS, Kind, Node, SpikingGraph
+from spear_gym.snn.neurons import own_tensors
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +36,7 @@ def blocks(graph: SpikingGraph) -> dict[int, Block]:
             norm, node = node, _only_reader(graph, readers, node)
         if node is None or node.kind is not Kind.NEURON:
             continue
-        if node.index == graph.output and graph.readout == "membrane":
+        if graph.reads_membrane(node):
             continue
         if any(connection.index < decision <= node.index for decision in decisions):
             continue  # a walk may stop inside
@@ -54,9 +54,8 @@ def binary_nodes(graph: SpikingGraph) -> frozenset[int]:
     binary: set[int] = set()
     for node in graph.nodes:
         if node.kind is Kind.NEURON:
-            factor = graph.module(node).graded_spikes_factor
-            assert isinstance(factor, Tensor)
-            if bool((factor == 1).all()):
+            neuron = graph.neuron(node)
+            if neuron.is_binary(own_tensors(neuron, graph.module(node))):
                 binary.add(node.index)
         elif (node.kind in _SELECTING or _is_max_pool(node)) and binary.issuperset(node.inputs):
             binary.add(node.index)

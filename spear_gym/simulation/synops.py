@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from spear_gym.simulation.compiled import kernels
+from spear_gym import device
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +118,8 @@ def activity(value: Tensor) -> Activity:
         value: the activation; uint8 stands for spikes, zeros and ones.
     """
     total = torch.zeros(value.shape[3:], dtype=torch.int64, device=value.device)
-    compiled = kernels() if value.dtype == torch.uint8 and value.device.type == "cpu" else None
+    spikes_here = value.dtype == torch.uint8 and value.device.type == "cpu"
+    compiled = device.loops("spear_gym.simulation.loops") if spikes_here else None
     for frame in value:
         if compiled is not None:
             entries = frame.contiguous().flatten(1)

@@ -75,6 +75,7 @@ def assign_channels(
                 segments,
                 draft.static,
                 draft.analog,
+                draft.neuron,
             )
         )
     return tuple(nodes), frozenset(spaces.find(space) for space in spaces.fixed)

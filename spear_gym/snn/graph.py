@@ -18,8 +18,11 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from spear_gym.snn.neurons import Neuron
+
 Readout = Literal["current", "spikes", "membrane"]
-Port = Literal["value", "spikes", "membrane"]
+Port = str
+"""Of a node its ``"value"``; of a neuron ``"spikes"``, ``"membrane"``, or another state's name."""
 Idiom = Literal["step", "loop"]
 
 
@@ -71,6 +74,7 @@ class Node:
         channels: the channel axis, as segments.
         static: the same at every time step (before the first neuron, input shown constantly).
         analog: reached from a non-event input without passing a neuron.
+        neuron: how a neuron layer is simulated, ``None`` for all other kinds.
     """
 
     index: int
@@ -83,6 +87,7 @@ class Node:
     channels: tuple[Segment, ...]
     static: bool
     analog: bool
+    neuron: Neuron | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,6 +160,16 @@ class SpikingGraph:
         if node.module is None:
             raise ValueError(f"node '{node.name}' ({node.kind}) has no module")
         return self.model.get_submodule(node.module)
+
+    def neuron(self, node: Node) -> Neuron:
+        """How a neuron layer is simulated."""
+        if node.neuron is None:
+            raise ValueError(f"node '{node.name}' ({node.kind}) is no neuron layer")
+        return node.neuron
+
+    def reads_membrane(self, node: Node) -> bool:
+        """Whether a node is the output, and its membrane potential what is read out."""
+        return node.index == self.output and self.readout == "membrane"
 
     def rebind(self, model: nn.Module) -> SpikingGraph:
         """The same graph over another module with the same layers (a pruned copy, say)."""

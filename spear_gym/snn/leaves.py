@@ -6,13 +6,13 @@ from collections.abc import Callable
 from functools import partial
 
 import snntorch as snn
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from spear_gym.snn.errors import TraceError
-from spear_gym.snn.graph import SpikingGraph
+from spear_gym.snn.graph import Node, SpikingGraph
+from spear_gym.snn.neurons.identify import WHOLE_SEQUENCES, refusal
 
 Conv = (nn.Conv1d, nn.Conv2d)
 Norm = (nn.BatchNorm1d, nn.BatchNorm2d)
@@ -35,11 +35,7 @@ LEAVES: tuple[type[nn.Module], ...] = (
     nn.Dropout1d,
     nn.Dropout2d,
     nn.Identity,
-    snn.Leaky,
 )
-
-RESETS = {"_base_sub": "subtract", "_base_zero": "zero", "_base_int": "none"}
-"""snnTorch's state function -> reset mechanism, in the order of its `reset_mechanism_val`."""
 
 POOL_FUNCTIONS: dict[str, Callable[..., Tensor]] = {
     "avg_pool1d": F.avg_pool1d,
@@ -66,15 +62,18 @@ def is_leaf(name: str, module: nn.Module) -> bool:
     Raises:
         TraceError: for spiking neurons and layer options that are not supported.
     """
-    if isinstance(module, snn.SpikingNeuron) and type(module).forward is not snn.Leaky.forward:
-        raise TraceError(
-            f"neuron '{name}' is a {type(module).__name__}; only snntorch.Leaky is supported"
-        )
+    if isinstance(module, (snn.SpikingNeuron, *WHOLE_SEQUENCES)):
+        problem = refusal(module)
+        if problem is not None:
+            raise TraceError(f"neuron '{name}' ({type(module).__name__}) {problem}")
+        return True
     kind = next((leaf for leaf in LEAVES if isinstance(module, leaf)), None)
     own = "forward" in vars(module) or (kind and type(module).forward is not kind.forward)
     if kind is None or own:
         return False
-    _check_options(name, module)
+    problem = _layer_problem(module)
+    if problem is not None:
+        raise TraceError(f"module '{name}' ({type(module).__name__}) {problem}")
     return True
 
 
@@ -86,12 +85,6 @@ def check_layers(model: nn.Module) -> None:
     """
     for name, module in model.named_modules():
         is_leaf(name, module)
-
-
-def _check_options(name: str, module: nn.Module) -> None:
-    problem = _neuron_problem(module) if isinstance(module, snn.Leaky) else _layer_problem(module)
-    if problem is not None:
-        raise TraceError(f"module '{name}' ({type(module).__name__}) {problem}")
 
 
 def _layer_problem(module: nn.Module) -> str | None:
@@ -112,26 +105,6 @@ def _layer_problem(module: nn.Module) -> str | None:
     return None
 
 
-def _neuron_problem(neuron: snn.Leaky) -> str | None:
-    if neuron.inhibition:
-        return "uses lateral inhibition, which is not supported; set inhibition=False"
-    if neuron.state_quant:
-        return "quantises its state, which is not supported; set state_quant=False"
-    built = RESETS.get(neuron.state_function.__name__)
-    if not built == neuron.reset_mechanism == list(RESETS.values())[neuron.reset_mechanism_val]:
-        return (
-            f"was built with reset_mechanism '{built}' and given another afterwards; snnTorch then "
-            "mixes the two: pass reset_mechanism to the constructor"
-        )
-    probe = torch.arange(-200, 201) / 100
-    if not torch.equal(neuron.spike_grad(probe).detach(), (probe > 0).to(probe.dtype)):
-        return (
-            "has a spike_grad that does not fire exactly when the membrane is above the "
-            "threshold; use one of snntorch.surrogate's deterministic ones"
-        )
-    return None
-
-
 def describe(graph: SpikingGraph) -> list[list[object]]:
     """A traced network's structure as plain values, weights left out: what a fingerprint needs."""
     return [
@@ -141,7 +114,7 @@ def describe(graph: SpikingGraph) -> list[list[object]]:
             list(node.inputs),
             list(node.shape),
             _describe_function(node.function),
-            "" if node.module is None else _describe_module(graph.module(node)),
+            _describe_operation(graph, node),
         ]
         for node in graph.nodes
     ]
@@ -155,10 +128,10 @@ def _describe_function(function: Callable[[Tensor], Tensor] | None) -> str:
     return f"{name}{sorted(function.keywords.items())}"
 
 
-def _describe_module(module: nn.Module) -> str:
-    if isinstance(module, snn.Leaky):
-        return f"Leaky({module.reset_mechanism}, reset_delay={module.reset_delay})"
-    return repr(module)
+def _describe_operation(graph: SpikingGraph, node: Node) -> str:
+    if node.neuron is not None:
+        return node.neuron.describe()
+    return "" if node.module is None else repr(graph.module(node))
 
 
 def pool_function(module: nn.Module) -> partial[Tensor]:

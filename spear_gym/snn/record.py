@@ -12,6 +12,7 @@ the only place where time passes: its call number k belongs to step k of its mem
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
@@ -47,6 +48,11 @@ from spear_gym.snn.meanings import (
     tensors_in,
     time_index,
 )
+from spear_gym.snn.neurons import Neuron
+from spear_gym.snn.neurons.base import MEMBRANE
+from spear_gym.snn.neurons.general import examined
+from spear_gym.snn.neurons.identify import model_of
+from spear_gym.snn.neurons.own import on_cpu, state_names
 
 ALIASES = frozenset({"contiguous", "detach", "clone", "float", "to", "requires_grad"})
 RESHAPES = frozenset({"view", "reshape", "flatten", "squeeze"})
@@ -58,6 +64,8 @@ CONSTANTS = frozenset(
     f"{what}_like" for what in ("zeros", "ones", "empty", "full", "rand", "randn")
 ) | frozenset(f"new_{what}" for what in ("zeros", "ones", "empty", "full"))
 """Functions whose result does not depend on the values of the tensor they are given."""
+TRAVELLING = frozenset({"value", "spikes"})
+"""Ports that another layer may read."""
 VALUES = frozenset({"item", "tolist", "numpy", "__bool__", "__float__", "__int__", "__index__"})
 """Functions that take a tensor's values out of sight."""
 
@@ -74,6 +82,7 @@ class Draft:
     shape: tuple[int, ...]
     static: bool
     analog: bool
+    neuron: Neuron | None = None
 
 
 class Recorder(TorchFunctionMode):
@@ -84,6 +93,12 @@ class Recorder(TorchFunctionMode):
         sequence: whether the module takes all frames at once, time first.
         varying: whether the input differs from step to step.
         events: whether the input counts as spikes (not analog).
+
+    Attributes:
+        drafts: the operations of a time step.
+        calls: neuron's draft -> its calls.
+        given: neuron -> names of the states that the network hands to it, none where it keeps
+            them itself.
     """
 
     def __init__(self, model: nn.Module, *, sequence: bool, varying: bool, events: bool) -> None:
@@ -94,6 +109,15 @@ class Recorder(TorchFunctionMode):
         self.events = events
         self.drafts: list[Draft] = []
         self.calls: dict[int, int] = {}
+        self.given: dict[str, tuple[str, ...]] = {}
+        self._at_rest = {
+            name: on_cpu(module)
+            for name, module in model.named_modules()
+            if name and isinstance(module, snn.SpikingNeuron)
+        }
+        self._neurons: dict[str, Neuron | str] = {
+            name: model_of(name, neuron) for name, neuron in self._at_rest.items()
+        }
         self._keys: dict[tuple[Any, ...], int] = {}
         self._meanings: dict[int, tuple[Tensor, Meaning]] = {}
         self._scope: list[str] = []
@@ -126,8 +150,8 @@ class Recorder(TorchFunctionMode):
             for name, module in self.model.named_modules():
                 if name:
                     call = self._leaf_call if is_leaf(name, module) else self._container_call
+                    stack.callback(_put_back, module, vars(module).get("forward"))
                     module.forward = partial(call, name, module, module.forward)
-                    stack.callback(delattr, module, "forward")
             yield
 
     def _container_call(self, name: str, module: nn.Module, forward: Any, *a: Any, **k: Any) -> Any:
@@ -142,7 +166,7 @@ class Recorder(TorchFunctionMode):
     def _leaf_call(self, name: str, module: nn.Module, forward: Any, *a: Any, **k: Any) -> Any:
         paused, self._paused = self._paused, True
         try:
-            if isinstance(module, snn.Leaky):
+            if isinstance(module, snn.SpikingNeuron):
                 return self._neuron_call(name, module, forward, *a, **k)
             output = forward(*a, **k)
             source = a[0] if a else next(iter(k.values()))
@@ -178,53 +202,102 @@ class Recorder(TorchFunctionMode):
                 )
             self._push(output, kind, name, name, None, [step])
 
-    def _neuron_call(
-        self, name: str, module: snn.Leaky, forward: Any, input_: Tensor, mem: Any = None
-    ) -> Any:
+    def _neuron_call(self, name: str, module: nn.Module, forward: Any, *a: Any, **k: Any) -> Any:
+        signature = inspect.signature(forward)
+        arguments = dict(signature.bind(*a, **k).arguments)
+        first, *names = signature.parameters
+        input_ = arguments.pop(first)
         source = self._read(input_, f"neuron '{name}'")
-        state = module.mem if mem is None else mem
-        before = self.meaning(state)
-        output = forward(input_) if mem is None else forward(input_, mem)
-        if before is None:
-            if state.numel() and bool((state != 0).any()):
-                raise TraceError(
-                    f"neuron '{name}' starts from a membrane potential that is not zero; start it "
-                    "from `reset_mem()` or `init_leaky()`"
-                )
-            key: tuple[Any, ...] = ("chain", name, source.draft, source.port, len(self.drafts))
-            draft = self._draft(key, Kind.NEURON, name, name, None, [source], input_)
-            call = 0
-        else:
-            draft, call = self._next_call(name, before, source)
+        held = {key: getattr(module, key) for key in state_names(module)}
+        draft, call = self._step_of(name, held, arguments, source, input_)
+        output = forward(*a, **k)
         if source.step is not None and source.step != call:
             raise TraceError(
                 f"neuron '{name}' is at its time step {call} but its input is from step "
                 f"{source.step}; connections that reach back or ahead in time are not supported"
             )
         self.calls[draft] = call + 1
-        spikes = output[0] if isinstance(output, tuple) else output
+        spikes, *states = output if isinstance(output, tuple) else (output,)
+        # The states that it returns are those that it keeps, unless its forward is not snnTorch's.
+        for key, state in zip(names, states, strict=False):
+            self._set_state(state, draft, key, call)
+        for key in held:
+            self._set_state(getattr(module, key), draft, key, call)
         self._set(spikes, Step(draft, "spikes", call))
-        self._set(module.mem, Step(draft, "membrane", call))
         return output
 
-    def _next_call(self, name: str, before: Meaning, source: Step) -> tuple[int, int]:
-        own = (
-            isinstance(before, Step)
-            and before.port == "membrane"
-            and self.drafts[before.draft].module == name
-        )
-        if not (isinstance(before, Step) and own and before.step is not None):
+    def _set_state(self, state: Any, draft: int, key: str, call: int) -> None:
+        if isinstance(state, Tensor):
+            self._set(state, Step(draft, _port(key), call))
+
+    def _step_of(
+        self,
+        name: str,
+        held: dict[str, Any],
+        arguments: dict[str, Any],
+        source: Step,
+        input_: Tensor,
+    ) -> tuple[int, int]:
+        """A neuron's draft, and which time step it is at."""
+        handed = {key: value for key, value in arguments.items() if value is not None}
+        states = {**held, **handed}
+        meanings = {key: self.meaning(state) for key, state in states.items()}
+        known = {key: meaning for key, meaning in meanings.items() if meaning is not None}
+        if known:
+            missing = [key for key in handed if key not in known]
+            if missing:
+                raise TraceError(
+                    f"neuron '{name}' is given a {missing[0]} that is not its own of the step "
+                    "before; give it all its states back, or none"
+                )
+            return self._next_call(name, known, source)
+        for key, state in states.items():
+            if not isinstance(state, Tensor) and key in handed:
+                raise TraceError(
+                    f"neuron '{name}' is called with {key}={state!r}, which is no state; only its "
+                    "input and its states, one tensor each, may be given"
+                )
+            if isinstance(state, Tensor) and state.numel() and bool((state != 0).any()):
+                raise TraceError(
+                    f"neuron '{name}' starts from a state {key} that is not zero; start it from "
+                    "`reset_mem()`"
+                )
+        if name not in self.given:
+            self.given[name] = tuple(arguments)
+        chain = ("chain", name, source.draft, source.port, len(self.drafts))
+        neuron = self._neuron(name, tuple(input_.shape[1:]))
+        return self._draft(chain, Kind.NEURON, name, name, None, [source], input_, neuron), 0
+
+    def _neuron(self, name: str, shape: tuple[int, ...]) -> Neuron:
+        found = self._neurons[name]
+        if isinstance(found, str):
+            found = examined(name, self._at_rest[name], shape, self.given[name], found)
+            self._neurons[name] = found
+        return found
+
+    def _next_call(self, name: str, states: dict[str, Meaning], source: Step) -> tuple[int, int]:
+        steps = set()
+        for key, before in states.items():
+            own = isinstance(before, Step) and self.drafts[before.draft].module == name
+            if not (own and isinstance(before, Step) and before.port == _port(key)):
+                raise TraceError(
+                    f"neuron '{name}' is given a state {key} that is not its own of the step "
+                    "before; give every neuron layer its own"
+                )
+            steps.add((before.draft, before.step))
+        draft, step = steps.pop()
+        if steps or step is None:
             raise TraceError(
-                f"neuron '{name}' is given a membrane potential that is not its own of the step "
-                "before; give every neuron layer its own `mem`"
+                f"neuron '{name}' is given states of different time steps; give it those of the "
+                "step before"
             )
-        if self.drafts[before.draft].inputs != (source.draft,):
+        if self.drafts[draft].inputs != (source.draft,):
             raise TraceError(
                 f"neuron '{name}' is called again with another input while it keeps its state "
                 "(shared by two layers, or fed back from the step before); give each layer a "
                 "neuron of its own; recurrent connections are not supported"
             )
-        return before.draft, before.step + 1
+        return draft, step + 1
 
     # ---------------------------------------------------------------- functions
 
@@ -449,9 +522,9 @@ class Recorder(TorchFunctionMode):
     def _read(self, tensor: Tensor, reader: str) -> Step:
         meaning = self.meaning(tensor)
         if isinstance(meaning, Step):
-            if meaning.port == "membrane":
+            if meaning.port not in TRAVELLING:
                 raise TraceError(
-                    f"{reader} reads a membrane potential as its input; only spikes and currents "
+                    f"{reader} reads {_state(meaning.port)} as its input; only spikes and currents "
                     "may travel between layers"
                 )
             return meaning
@@ -459,7 +532,7 @@ class Recorder(TorchFunctionMode):
             raise TraceError(
                 f"{reader} reads the result of {meaning.reason}, which is not supported; supported "
                 "are Conv1d/2d, Linear, BatchNorm1d/2d, average and max pooling, Flatten, Dropout, "
-                "Identity, residual additions, channel concatenation and snntorch.Leaky"
+                "Identity, residual additions, channel concatenation and snnTorch's neurons"
             )
         if isinstance(meaning, Frames):
             raise TraceError(
@@ -486,13 +559,14 @@ class Recorder(TorchFunctionMode):
                 "that reach back or ahead in time are not supported"
             )
         for source in inputs:
-            if source.port == "membrane":
-                raise TraceError(f"'{name}' reads a membrane potential; only spikes may travel on")
+            if source.port not in TRAVELLING:
+                raise TraceError(
+                    f"'{name}' reads {_state(source.port)}; only spikes and currents may travel on"
+                )
         spec = module or (repr(function) if function is not None else kind.value)
         key = (kind, spec, tuple(source.draft for source in inputs))
         draft = self._draft(key, kind, name, module, function, inputs, output)
-        port: Port = "value"
-        self._set(output, Step(draft, port, steps.pop() if steps else None))
+        self._set(output, Step(draft, "value", steps.pop() if steps else None))
 
     def _draft(
         self,
@@ -503,10 +577,10 @@ class Recorder(TorchFunctionMode):
         function: Callable[[Tensor], Tensor] | None,
         inputs: Sequence[Step],
         output: Tensor,
+        neuron: Neuron | None = None,
     ) -> int:
         if key not in self._keys:
             sources = [self.drafts[source.draft] for source in inputs]
-            neuron = kind is Kind.NEURON
             self._keys[key] = len(self.drafts)
             self.drafts.append(
                 Draft(
@@ -516,8 +590,9 @@ class Recorder(TorchFunctionMode):
                     module,
                     function,
                     tuple(output.shape[1:]),
-                    not neuron and all(source.static for source in sources),
-                    not neuron and any(source.analog for source in sources),
+                    neuron is None and all(source.static for source in sources),
+                    neuron is None and any(source.analog for source in sources),
+                    neuron,
                 )
             )
         return self._keys[key]
@@ -525,6 +600,22 @@ class Recorder(TorchFunctionMode):
     def _function_name(self, name: str) -> str:
         scope = self._scope[-1].split("'")[1] + "." if self._scope else ""
         return f"{scope}{name}"
+
+
+def _port(state: str) -> Port:
+    return "membrane" if state == MEMBRANE else state
+
+
+def _state(port: Port) -> str:
+    return "a membrane potential" if port == "membrane" else f"a neuron's state {port}"
+
+
+def _put_back(module: nn.Module, forward: Any) -> None:
+    """A module's own forward, or the one that the instance had."""
+    if forward is None:
+        del module.forward
+    else:
+        module.forward = forward
 
 
 def _check_rank(reader: str, source: Tensor, function: str) -> None:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-import snntorch as snn
 import torch
 from torch import Tensor
 
 from spear_gym.snn.errors import TraceError
 from spear_gym.snn.graph import Kind, Node, SpikingGraph
 from spear_gym.snn.meanings import Series
+from spear_gym.snn.neurons.own import clear, copied, steps_itself
 
 FLIP_TOLERANCE = 0.01
 """Share of outputs that may differ; reordered float32 sums flip a spike now and then."""
@@ -33,6 +33,7 @@ def replay(graph: SpikingGraph, inputs: Tensor, node: int, port: str) -> Tensor:
     steps = graph.traced_steps
     if graph.idiom == "step":
         steps = len(inputs) if graph.varying else CHECKED_STEPS
+    neurons = {node.index: steps_itself(copied(graph.module(node), {})) for node in graph.neurons}
     membranes: dict[int, Tensor] = {}
     recorded = []
     with torch.no_grad():
@@ -41,23 +42,12 @@ def replay(graph: SpikingGraph, inputs: Tensor, node: int, port: str) -> Tensor:
             for current in graph.nodes[1:]:
                 sources = [values[i] for i in current.inputs]
                 if current.kind is Kind.NEURON:
-                    values[current.index], membranes[current.index] = _fire(
-                        graph, current, sources[0], membranes.get(current.index)
-                    )
+                    step_on = neurons[current.index]
+                    values[current.index], membranes[current.index] = step_on(sources[0])
                 else:
                     values[current.index] = _apply(graph, current, sources)
             recorded.append(membranes[node] if port == "membrane" else values[node])
     return torch.stack(recorded)
-
-
-def _fire(
-    graph: SpikingGraph, node: Node, current: Tensor, membrane: Tensor | None
-) -> tuple[Tensor, Tensor]:
-    neuron = graph.module(node)
-    assert isinstance(neuron, snn.Leaky)
-    neuron.mem = torch.zeros_like(current) if membrane is None else membrane
-    output = snn.Leaky.forward(neuron, current)
-    return (output[0] if isinstance(output, tuple) else output), neuron.mem
 
 
 def _apply(graph: SpikingGraph, node: Node, sources: list[Tensor]) -> Tensor:
@@ -124,9 +114,7 @@ def _own_output(graph: SpikingGraph, inputs: Tensor) -> Tensor:
 
 def _reset(graph: SpikingGraph) -> None:
     for node in graph.neurons:
-        neuron = graph.module(node)
-        assert isinstance(neuron, snn.Leaky)
-        neuron.mem = torch.zeros(0, device=neuron.beta.device)
+        clear(graph.module(node))
 
 
 def _first(output: Any) -> Tensor:

@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from typing import Any, NamedTuple, cast
 
 import snntorch as snn
-import torch
 from torch import Tensor, nn
 
 from spear_gym.snn.channels import assign_channels, prunable_groups
@@ -16,6 +15,7 @@ from spear_gym.snn.errors import TraceError
 from spear_gym.snn.graph import CONNECTIONS, Idiom, Kind, Node, Readout, SpikingGraph
 from spear_gym.snn.leaves import check_layers
 from spear_gym.snn.meanings import Series, Step
+from spear_gym.snn.neurons.own import clear
 from spear_gym.snn.record import Recorder
 from spear_gym.snn.replay import compare_with_forward
 
@@ -133,12 +133,13 @@ def _record_as(
     reset_neurons(model)
     steps = set(recorder.calls.values())
     if not steps:
-        raise TraceError("no spiking neuron was called; at least one snntorch.Leaky is needed")
+        raise TraceError("no spiking neuron was called; at least one of snnTorch's is needed")
     if len(steps) > 1:
         calls = {recorder.drafts[i].name: n for i, n in recorder.calls.items()}
         raise TraceError(f"neurons are called a different number of times: {calls}")
     num_steps = steps.pop()
-    hidden = all(m.init_hidden for m in model.modules() if isinstance(m, snn.Leaky))
+    # A network that hands a neuron its state holds the loop over time, be it one step long.
+    hidden = not any(recorder.given.values())
     idiom: Idiom = "step" if num_steps == 1 and hidden and not sequence else "loop"
     series = _output_series(recorder, output, num_steps, idiom)
     source = recorder.drafts[series.draft]
@@ -208,6 +209,11 @@ def _output_series(recorder: Recorder, output: Any, num_steps: int, idiom: Idiom
 
 
 def _readout(kind: Kind, series: Series, wanted: Readout | None) -> Readout:
+    if kind is Kind.NEURON and series.port not in READOUTS:
+        raise TraceError(
+            f"the network returns a neuron's state {series.port}; return its spikes or its "
+            "membrane potential, or the output layer's current"
+        )
     inferred: Readout = cast(Readout, series.port) if kind is Kind.NEURON else "current"
     if wanted is None:
         return inferred
@@ -245,15 +251,10 @@ def private_copy(model: nn.Module) -> nn.Module:
 
 
 def reset_neurons(model: nn.Module) -> None:
-    """Empties the state of the module's own neurons.
-
-    ``snntorch.utils.reset`` resets whatever is registered globally instead of the module it is
-    given, and misses deep copies.
-    """
+    """Brings the module's own neurons to rest."""
     for module in model.modules():
-        if isinstance(module, snn.Leaky):
-            module.mem = torch.zeros(0, device=module.beta.device)
-            module.__dict__.pop("reset", None)
+        if isinstance(module, snn.SpikingNeuron):
+            clear(module)
 
 
 @contextmanager

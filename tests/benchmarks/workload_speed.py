@@ -11,6 +11,7 @@ says that it is remembered. Run nothing beside it.
 from __future__ import annotations
 
 import argparse
+import copy
 import multiprocessing
 import os
 import statistics
@@ -345,11 +346,13 @@ class _Recorder(Simulator):
 
     def __init__(self, evaluator: PlanEvaluator) -> None:
         self.__dict__.update(evaluator.simulator.__dict__)
+        self.prepared = copy.copy(evaluator.simulator.prepared)
+        self.prepared.watch = self._keep
         self.spikes: dict[str, Tensor] = {}
 
-    def seen(self, node: Node, value: Tensor) -> None:
+    def _keep(self, node: Node, value: Tensor) -> None:
         if node.kind is Kind.NEURON:
-            self.spikes[node.name] = self.scored(value)
+            self.spikes[node.name] = value
 
 
 # -------------------------------------------------------------------- all of it

@@ -17,10 +17,13 @@ from networks import OptionNet, ResidualNet, enlivened
 from snntorch import surrogate
 from torch import Tensor, nn
 
-from spear_gym.simulation import compiled, differentiable, gradients, layers
+from spear_gym import device
+from spear_gym.simulation import differentiable, gradients
 from spear_gym.simulation.differentiable import COMPILED, forward
-from spear_gym.simulation.gradients import LeakyScan, StepNorm, arctan_sharpness
+from spear_gym.simulation.gradients import StepNorm
 from spear_gym.simulation.layers import pool
+from spear_gym.snn.neurons import leaky_scan
+from spear_gym.snn.neurons.leaky_scan import LeakyScan, arctan_sharpness
 from spear_gym.snn.trace import trace
 from spear_gym.snn.zoo import digits_net
 
@@ -33,9 +36,9 @@ def in_pytorch(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], Any]],
 
     def call(function: Callable[[], Any]) -> Any:
         with monkeypatch.context() as patch:
-            for module in (compiled, gradients, layers):
-                patch.setattr(module, "obstacle", lambda _: "a test says so")
-            patch.setattr(gradients, "_loops", lambda: pytest.fail("a compiled loop was used"))
+            patch.setattr(device, "fallback_reason", lambda _: "a test says so")
+            for module in (gradients, leaky_scan):
+                patch.setattr(module, "_loops", lambda: pytest.fail("a compiled loop was used"))
             return function()
 
     return call
@@ -209,24 +212,23 @@ def test_ways_of_training_are_those_really_taken(
 
     graph = trace(enlivened(OptionNet(neurons(**options))), torch.rand(4, 1, 8, 8))
     inputs = torch.rand(6, 1, 8, 8)
-    watch(gradients, "_leaky_forward")
-    watch(gradients, "_leaky_backward")
-    watch(differentiable, "_fire_step_by_step")
+    watch(leaky_scan, "_leaky_forward")
+    watch(leaky_scan, "_leaky_backward")
+    watch(differentiable, "over_time")
     forward(graph, inputs, STEPS, training=True).sum().backward()
     layers_ = len(graph.neurons)
     ways = differentiable.training_ways(graph, inputs)
     assert ways == {COMPILED if reason is None else f"training of neurons: {reason}": layers_}
     stepwise = reason is not None and reason.startswith("step by step")
-    assert taken["_fire_step_by_step"] == (layers_ if stepwise else 0)
+    assert taken["over_time"] == (layers_ if stepwise else 0)
     assert taken["_leaky_forward"] == (0 if stepwise else layers_)
     assert taken["_leaky_backward"] == (layers_ if reason is None else 0)
 
 
 def test_fallback_to_pytorch_is_named(
-    in_pytorch: Callable[[Callable[[], Any]], Any], monkeypatch: pytest.MonkeyPatch
+    in_pytorch: Callable[[Callable[[], Any]], Any],
 ) -> None:
     graph = trace(enlivened(OptionNet(neurons())), torch.rand(4, 1, 8, 8))
-    monkeypatch.setattr(differentiable, "obstacle", lambda _: "a test says so")
     ways = in_pytorch(lambda: differentiable.training_ways(graph, torch.rand(2, 1, 8, 8)))
     expected = "training of neurons: PyTorch, because a test says so"
     assert ways == {expected: len(graph.neurons)}

@@ -15,19 +15,28 @@ from networks import OptionNet, ResidualNet, enlivened
 from reference import SpikeRecorder, random_plan
 from torch import Tensor
 
-from spear_gym.simulation import compiled, layers, neurons, synops
-from spear_gym.simulation import run as passes
-from spear_gym.simulation.layers import apply_affine, fire
-from spear_gym.simulation.neurons import KERNEL, LeakyLayer
+from spear_gym import device
+from spear_gym.simulation.layers import apply_affine
+from spear_gym.simulation.neurons import KERNEL, NeuronLayer
 from spear_gym.simulation.simulate import Simulator
 from spear_gym.simulation.synops import activity
+from spear_gym.snn.neurons import Tensors, over_time
+from spear_gym.snn.neurons.leaky import Leaky
 from spear_gym.snn.trace import trace
 
 STEPS = 4
 
 
-def leaky(reset: str = "subtract", delay: bool = True) -> snn.Leaky:
-    return snn.Leaky(0.9, reset_mechanism=reset, reset_delay=delay, init_hidden=True)
+def layer_of(reset: Any, tensors: Tensors, samples: int, counted: int) -> NeuronLayer:
+    module = snn.Leaky(0.9, reset_mechanism=reset)
+    return NeuronLayer(Leaky(reset), module, tensors, STEPS, samples, counted)
+
+
+def step_by_step(reset: Any, tensors: Tensors, current: Tensor) -> Tensor:
+    """Spikes by PyTorch's operations one by one."""
+    module = snn.Leaky(0.9, reset_mechanism=reset)
+    steps = over_time(Leaky(reset), module, tensors, current, STEPS)
+    return torch.stack([spikes for spikes, _ in steps])
 
 
 def parameters(generator: torch.Generator, row: tuple[int, ...], dtype: torch.dtype) -> Any:
@@ -73,13 +82,13 @@ def test_compiled_update_equals_pytorchs_bit_for_bit(
     if normalised:
         scale = torch.rand(row[0], generator=generator, dtype=dtype) + 0.5
         affine = (scale, torch.randn(row[0], generator=generator, dtype=dtype))
-    layer = LeakyLayer(leaky(reset), tensors, STEPS, samples, counted)
+    layer = layer_of(reset, tensors, samples, counted)
     ends = [*sorted(set(cuts)), samples]
     for start, end in zip([0, *ends[:-1]], ends, strict=True):
         layer.run(current[:, start:end].clone(), affine, start)
     assert layer.way == KERNEL
     whole = current if affine is None else apply_affine(current, affine, in_place=False)
-    expected, _ = fire(leaky(reset), tensors, whole, STEPS)
+    expected = step_by_step(reset, tensors, whole)
     assert torch.equal(layer.spikes().to(dtype), expected)
     counts = layer.counts()
     assert counts is not None
@@ -94,9 +103,9 @@ def test_graded_spikes(factor: float) -> None:
         "graded_spikes_factor": torch.tensor(factor),
     }
     current = torch.randn(STEPS, 5, 3)
-    layer = LeakyLayer(leaky(), tensors, STEPS, 5, 0)
+    layer = layer_of("subtract", tensors, 5, 0)
     layer.run(current.clone(), None, 0)
-    expected, _ = fire(leaky(), tensors, current, STEPS)
+    expected = step_by_step("subtract", tensors, current)
     assert torch.equal(layer.spikes(), expected)
     assert layer.counts() is None
 
@@ -152,8 +161,7 @@ def test_without_numba_the_numbers_are_the_same_and_it_is_said(
         return recorder, recorder.run(plan)
 
     fast, fast_walk = run()
-    for module in (compiled, layers, neurons, synops):
-        monkeypatch.setattr(module, "kernels", lambda: None)
+    monkeypatch.setattr(device, "has_numba", lambda: False)
     slow, slow_walk = run()
     assert set(fast.statistics) == {KERNEL}
     assert set(slow.statistics) == {"neuron update: PyTorch, because Numba cannot be imported"}
@@ -165,14 +173,15 @@ def test_without_numba_the_numbers_are_the_same_and_it_is_said(
 
 
 def test_numba_that_cannot_be_imported(monkeypatch: pytest.MonkeyPatch) -> None:
-    compiled.kernels.cache_clear()
-    monkeypatch.setitem(sys.modules, "spear_gym.simulation.kernels", None)
+    device.has_numba.cache_clear()
+    monkeypatch.setitem(sys.modules, "numba", None)
     try:
-        assert compiled.kernels() is None
+        assert device.loops("spear_gym.simulation.loops") is None
+        assert device.fallback_reason(torch.zeros(1)) == "Numba cannot be imported"
     finally:
-        compiled.kernels.cache_clear()
+        device.has_numba.cache_clear()
     monkeypatch.undo()
-    assert compiled.kernels() is not None
+    assert device.loops("spear_gym.simulation.loops") is not None
 
 
 # ------------------------------------------------------------------ pieces
@@ -193,7 +202,7 @@ def test_pieces_change_nothing(scoring: Any, piece: int, monkeypatch: pytest.Mon
         return simulator.run(plan)
 
     usual = run()
-    monkeypatch.setattr(passes, "PIECE_BYTES", piece)
+    monkeypatch.setattr(device, "PIECE_BYTES", piece)
     walk = run()
     assert walk.layers == usual.layers
     assert walk.neurons == usual.neurons

@@ -15,7 +15,7 @@ import torch
 from networks import FramesNet, OptionNet, ResidualNet, StepNet, TutorialNet, enlivened
 from reference import (
     SpikeRecorder,
-    frames_of,
+    assert_same_spikes,
     in_float64,
     random_plan,
     reset_own,
@@ -24,7 +24,6 @@ from reference import (
 from sklearn.linear_model import Ridge
 from torch import Tensor, nn
 
-from spear_gym.pruning.plan import Plan
 from spear_gym.pruning.surgery import prune_network
 from spear_gym.simulation.refit import RIDGE, RefitTargets, ridge
 from spear_gym.simulation.simulate import SCORINGS, Scoring, Simulator, accuracy
@@ -58,36 +57,6 @@ def leaky_maker(
         )
 
     return make
-
-
-def assert_same_spikes(
-    graph: SpikingGraph, plan: Plan | None, inputs: Tensor, tolerance: float = 0.0
-) -> dict[str, Tensor]:
-    """Compares all spikes of all layers, and returns those of plain snnTorch.
-
-    Args:
-        graph: the unpruned network.
-        plan: ``None`` for all channels.
-        inputs: ``(batch, channel, ...)``.
-        tolerance: share of spikes that may differ.
-    """
-    simulator = SpikeRecorder(graph, inputs, STEPS)
-    walk = simulator.run(plan)
-    keep_all = tuple(tuple(range(group.channels)) for group in graph.groups)
-    names = tuple(group.name for group in graph.groups)
-    whole = Plan(names, tuple(group.channels for group in graph.groups), keep_all)
-    model = prune_network(graph, whole if plan is None else plan)
-    if inputs.dtype == torch.float64:
-        in_float64(model)
-    plain = run_plain(model, frames_of(inputs, STEPS, varying=False))
-    assert set(plain.spikes) == set(simulator.spikes)
-    for name, expected in plain.spikes.items():
-        differing = (simulator.spikes[name] != expected).double().mean()
-        assert float(differing) <= tolerance, name
-        assert walk.neurons[name].updates == expected.numel()
-        if tolerance == 0:
-            assert walk.neurons[name].spikes == int((expected != 0).sum())
-    return plain.spikes
 
 
 OPTIONS = list(

@@ -6,13 +6,12 @@ from itertools import product
 from math import prod
 from typing import Any, NamedTuple
 
-import numpy as np
 import pytest
 import snntorch as snn
 import torch
 from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
-from reference import frames_of, in_float64, random_plan, run_plain
+from reference import frames_of, in_float64, random_plan, run_plain, slow_count
 from torch import Tensor, nn
 
 from spear_gym.pruning.plan import Plan
@@ -170,57 +169,6 @@ def cases(draw: Any) -> Case:
     if events:
         inputs = (inputs > 0).float()
     return Case(net.eval(), inputs, num_steps, varying, events, draw(st.integers(0, 99)))
-
-
-# ------------------------------------------------------------------ the slow count
-
-
-def _before(module: nn.Module) -> tuple[int, ...]:
-    """Zeros added in front of each axis."""
-    if module.padding == "same":
-        sizes = zip(module.kernel_size, module.dilation, strict=True)
-        return tuple(dilation * (kernel - 1) // 2 for kernel, dilation in sizes)
-    return tuple(module.padding)
-
-
-def walk_synapses(module: nn.Module, out: tuple[int, ...], source: tuple[int, ...]) -> int:
-    """Visits the weights that carry one input to some output, one by one.
-
-    Args:
-        module: a convolution or linear layer.
-        out: shape of its output for one sample.
-        source: the input's index, (feature,) or (channel, position...).
-    """
-    if isinstance(module, nn.Linear):
-        return sum(1 for _ in range(len(module.weight)))
-    outputs, inputs_per_group = module.weight.shape[:2]
-    channel, *position = source
-    visited = 0
-    for target in range(outputs):
-        if target // (outputs // module.groups) != channel // inputs_per_group:
-            continue
-        for tap in product(*map(range, module.weight.shape[2:])):
-            reached = True
-            for axis, before in enumerate(_before(module)):
-                offset = position[axis] + before - tap[axis] * module.dilation[axis]
-                place, rest = divmod(offset, module.stride[axis])
-                reached = reached and rest == 0 and 0 <= place < out[1 + axis]
-            visited += reached
-    return visited
-
-
-def slow_count(module: nn.Module, out: tuple[int, ...], inputs: Tensor, every: bool) -> int:
-    """Synapses visited by every spike (or by every input, spike or not), all steps and samples."""
-    events = inputs.numpy()
-    where = np.ndindex(events.shape) if every else zip(*np.nonzero(events), strict=True)
-    known: dict[tuple[int, ...], int] = {}
-    total = 0
-    for _, _, *source in where:
-        key = tuple(map(int, source))
-        if key not in known:
-            known[key] = walk_synapses(module, out, key)
-        total += known[key]
-    return total
 
 
 def trace_case(case: Case) -> SpikingGraph:

@@ -181,6 +181,12 @@ def changed_reset() -> snn.Leaky:
     return neuron
 
 
+def hooked_backward() -> snn.Leaky:
+    neuron = leaky()
+    neuron.register_full_backward_hook(lambda _module, grad, _above: grad)
+    return neuron
+
+
 def masked(conv: nn.Conv2d) -> nn.Conv2d:
     prune.l1_unstructured(conv, "weight", amount=0.5)
     return conv
@@ -252,11 +258,19 @@ REFUSALS: dict[str, tuple[Callable[[], nn.Module], str]] = {
     "if item": (lambda: LoopNet(if_many_spike), r"decision on the values of a tensor"),
     "RLeaky": (
         lambda: sequence(snn.RLeaky(0.5, init_hidden=True, linear_features=216)),
-        r"neuron '3' is a RLeaky; only snntorch.Leaky is supported",
+        r"neuron '3' \(RLeaky\) holds layers of its own \(recurrent\).* would go uncounted",
     ),
-    "Synaptic": (
-        lambda: sequence(snn.Synaptic(0.9, 0.8, init_hidden=True)),
-        r"neuron '3' is a Synaptic; only snntorch.Leaky",
+    "SLSTM": (
+        lambda: sequence(snn.SLSTM(216, 216, init_hidden=True)),
+        r"neuron '3' \(SLSTM\) holds layers of its own \(lstm_cell\)",
+    ),
+    "StateLeaky": (
+        lambda: sequence(snn.StateLeaky(0.9, channels=216)),
+        r"neuron '3' \(StateLeaky\) computes all time steps in one call",
+    ),
+    "LeakyParallel": (
+        lambda: sequence(snn.LeakyParallel(216, 216)),
+        r"neuron '3' \(LeakyParallel\) computes all time steps in one call",
     ),
     "membrane into a layer": (
         lambda: LoopNet(membrane_into_layer, lif3=leaky(output=True)),
@@ -268,7 +282,7 @@ REFUSALS: dict[str, tuple[Callable[[], nn.Module], str]] = {
     ),
     "membrane of another neuron": (
         lambda: LoopNet(not_its_own_state, same=conv(), lif3=explicit(), lif4=explicit()),
-        r"neuron 'lif4' is given a membrane potential that is not its own",
+        r"neuron 'lif4' is given a state mem that is not its own",
     ),
     "last step only": (lambda: LoopNet(last_step_only), r"returns only step 2 of 'lif2'"),
     "last of the recording": (lambda: LoopNet(last_of_the_recording), r"function 'getitem'"),
@@ -306,21 +320,21 @@ REFUSALS: dict[str, tuple[Callable[[], nn.Module], str]] = {
         r"module 'pool' \(MaxPool2d\) returns indices",
     ),
     "inhibition": (lambda: LoopNet(one_step, lif1=leaky(inhibition=True)), r"lateral inhibition"),
-    "quantised state": (
-        lambda: LoopNet(one_step, lif1=leaky(state_quant=lambda mem: mem)),
-        r"quantises its state",
-    ),
     "reset mechanism changed": (
         lambda: LoopNet(one_step, lif1=changed_reset()),
-        r"module 'lif1' \(Leaky\) was built with reset_mechanism 'subtract'",
+        r"neuron 'lif1' \(Leaky\) has the reset_mechanism 'zero', but what it does is 'subtract'",
+    ),
+    "backward hook": (
+        lambda: LoopNet(one_step, lif1=hooked_backward()),
+        r"neuron 'lif1' \(Leaky\) has a backward hook",
     ),
     "random spikes": (
         lambda: LoopNet(one_step, lif1=leaky(spike_grad=coin)),
-        r"module 'lif1' \(Leaky\) has a spike_grad that does not fire exactly when",
+        r"neuron 'lif1' \(Leaky\) has a spike_grad that does not fire exactly when",
     ),
     "soft spikes": (
         lambda: LoopNet(one_step, lif1=leaky(spike_grad=torch.sigmoid)),
-        r"module 'lif1' \(Leaky\) has a spike_grad that does not fire exactly when",
+        r"neuron 'lif1' \(Leaky\) has a spike_grad that does not fire exactly when",
     ),
     "no neuron": (lambda: LoopNet(no_neuron), r"no spiking neuron was called"),
     "random input": (lambda: LoopNet(noisy), r"layer 'conv' \(Conv2d\) reads the result of"),

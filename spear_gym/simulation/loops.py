@@ -1,100 +1,56 @@
-"""The loops of training, compiled by Numba; bit for bit what :mod:`gradients` does in PyTorch.
+"""Loops over memory that PyTorch would need several passes for, compiled by Numba.
 
-All arrays are contiguous, float32 or float64 alike, and their last axis runs over the neurons or
-the positions of one sample.
+They do the same floating-point operations in the same order as :mod:`spear_gym.simulation.layers`
+and :mod:`spear_gym.simulation.gradients` (Numba fuses and reorders nothing unless told to), so that
+results are equal bit for bit; the tests hold them to it. Those of neurons lie with their model.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-from spear_gym.simulation.kernels import Array, loop
+from spear_gym.device import Array, loop
+
+BLOCK = 512
+"""Entries that are kept in the first-level cache at a time."""
 
 
 @loop
-def leaky_forward(  # noqa: C901 - one loop nest
-    current: Array, beta: Array, threshold: Array, reset: int, membranes: Array, spikes: Array
-) -> None:
-    """All steps of a layer of leaky neurons, its membranes kept for the way back.
+def count(values: Array, counts: Array) -> None:
+    """Sums bytes over the leading axis.
 
     Args:
-        current: ``(time, batch, neurons)``, a time axis of 1 for a static input.
-        beta: decay in [0, 1], ``(neurons,)``.
-        threshold: not negative, ``(neurons,)``.
-        reset: one of ``compiled.RESETS``; it follows a spike by one step.
-        membranes: ``(num_steps, batch, neurons)``, written.
-        spikes: the same, written.
+        values: uint8 ``(rows, entries)``.
+        counts: int64 ``(entries,)``, added to.
     """
-    steps, batch, neurons = membranes.shape
-    zero = np.zeros(1, membranes.dtype)[0]  # a plain 0 would raise the product to double precision
-    for sample in range(batch):
-        for step in range(steps):
-            now = current[step if current.shape[0] > 1 else 0, sample]
-            mem, fired = membranes[step, sample], spikes[step, sample]
-            if step == 0:
-                for j in range(neurons):
-                    mem[j] = now[j]
-            else:
-                before, reached = membranes[step - 1, sample], spikes[step - 1, sample]
-                if reset == 1:
-                    for j in range(neurons):
-                        charged = before[j] * beta[j] + now[j]
-                        mem[j] = charged - reached[j] * threshold[j]
-                elif reset == 2:
-                    for j in range(neurons):
-                        kept = before[j] if reached[j] == 0 else before[j] * zero
-                        mem[j] = kept * beta[j] + now[j]
-                else:
-                    for j in range(neurons):
-                        mem[j] = before[j] * beta[j] + now[j]
-            for j in range(neurons):
-                fired[j] = mem[j] > threshold[j]
+    rows, entries = values.shape
+    tally = np.empty(BLOCK, np.int32)
+    for start in range(0, entries, BLOCK):
+        width = min(BLOCK, entries - start)
+        tally[:] = 0
+        for row in range(rows):
+            value = values[row, start : start + width]
+            for j in range(width):
+                tally[j] += value[j]
+        for j in range(width):
+            counts[start + j] += tally[j]
 
 
 @loop
-def leaky_backward(
-    membranes: Array,
-    beta: Array,
-    threshold: Array,
-    resets_to_zero: bool,
-    constants: Array,
-    grad: Array,
-    out: Array,
-) -> None:
-    """Back through time with the arctan surrogate of snnTorch.
-
-    Its derivative is a / 2 / (1 + (pi / 2 * a * u)^2) at u, the distance from the threshold.
+def pool_spikes(value: Array, out: Array) -> None:
+    """Max pooling by 2 of zeros and ones.
 
     Args:
-        membranes: ``(num_steps, batch, neurons)``.
-        beta: decay, ``(neurons,)``.
-        threshold: ``(neurons,)``.
-        resets_to_zero: the membrane forgets when it fires.
-        constants: pi / 2 * a, a / 2 and 1, in the arrays' dtype.
-        grad: of the spikes, ``(num_steps, batch, neurons)``.
-        out: gradient of the currents, the same, written.
+        value: uint8 ``(planes, height, width)``, even.
+        out: uint8 ``(planes, height / 2, width / 2)``, written.
     """
-    steps, batch, neurons = membranes.shape
-    inner, outer, one = constants[0], constants[1], constants[2]
-    zero = one - one
-    for sample in range(batch):
-        for back in range(steps):
-            step = steps - 1 - back
-            mem, above, here = membranes[step, sample], grad[step, sample], out[step, sample]
-            for j in range(neurons):
-                scaled = inner * (mem[j] - threshold[j])
-                slope = one / (one + scaled * scaled) * outer
-                here[j] = slope * above[j]
-            if step == steps - 1:
-                continue
-            later = out[step + 1, sample]
-            if resets_to_zero:
-                for j in range(neurons):
-                    carried = later[j] * beta[j]
-                    here[j] += carried if mem[j] <= threshold[j] else carried * zero
-            else:
-                for j in range(neurons):
-                    here[j] += later[j] * beta[j]
+    planes, height, width = out.shape
+    for plane in range(planes):
+        for row in range(height):
+            upper, lower = value[plane, 2 * row], value[plane, 2 * row + 1]
+            best = out[plane, row]
+            for j in range(width):
+                best[j] = upper[2 * j] | upper[2 * j + 1] | lower[2 * j] | lower[2 * j + 1]
 
 
 @loop

@@ -1,0 +1,152 @@
+"""Which way a user's neuron is simulated: by a model that is proven to do the same, or its own.
+
+What a neuron does is found by running it, not by the names of snnTorch's functions: another
+version of snnTorch may do another thing under the same name.
+"""
+
+from __future__ import annotations
+
+from itertools import product
+
+import snntorch as snn
+import torch
+from torch import Tensor
+
+from spear_gym.snn.errors import TraceError
+from spear_gym.snn.neurons import MODELS, over_time
+from spear_gym.snn.neurons.base import RESETS, Model
+from spear_gym.snn.neurons.general import same
+from spear_gym.snn.neurons.own import copied, steps_itself
+
+STEPS = 5
+NEURONS = 48
+
+WHOLE_SEQUENCES = (snn.StateLeaky, snn.LeakyParallel, snn.AssociativeLeaky)
+"""Classes of snnTorch that compute all time steps in one call."""
+
+_PYTHONS_OWN = frozenset({"__init__", "__doc__", "__module__", "__annotations__", "__dict__"})
+
+
+def refusal(module: snn.SpikingNeuron) -> str | None:
+    """Why a neuron cannot be simulated in any way, as far as it shows without running it."""
+    if isinstance(module, WHOLE_SEQUENCES):
+        return (
+            "computes all time steps in one call, which is not supported; use a neuron that is "
+            "called once a time step, such as snntorch.Leaky"
+        )
+    inner = [name for name, _ in module.named_children()]
+    if inner:
+        return (
+            f"holds layers of its own ({', '.join(inner)}), which act on its state and whose "
+            "synapses would go uncounted; recurrent neurons and those with gates are not supported"
+        )
+    if module.inhibition:
+        return "uses lateral inhibition, which is not supported; set inhibition=False"
+    return _spike_problem(module) or _hook_problem(module)
+
+
+def _spike_problem(neuron: snn.SpikingNeuron) -> str | None:
+    probe = torch.arange(-200, 201) / 100
+    problem = (
+        "has a spike_grad that does not fire exactly when the membrane is above the threshold; "
+        "use one of snntorch.surrogate's deterministic ones"
+    )
+    try:
+        fired = neuron.spike_grad(probe)
+    except Exception as error:  # whatever the user's function raises
+        return f"has a spike_grad that fails: {error}"
+    return None if torch.equal(fired.detach(), (probe > 0).to(probe.dtype)) else problem
+
+
+def _hook_problem(neuron: snn.SpikingNeuron) -> str | None:
+    if neuron._backward_hooks or neuron._backward_pre_hooks:
+        return "has a backward hook, which training here does not call; remove it"
+    return None
+
+
+def model_of(name: str, neuron: snn.SpikingNeuron) -> Model | str:
+    """The model that a neuron is an instance of, or why none is.
+
+    Args:
+        name: of its layer, for messages.
+        neuron: the user's, at rest and on the CPU; left as it is.
+
+    Raises:
+        TraceError: when the neuron does another thing than it says.
+    """
+    kind = type(neuron).__name__
+    model = next((m for m in MODELS if isinstance(neuron, m.module)), None)
+    if model is None:
+        return f"{kind} is not written out"
+    change = _change(neuron, model)
+    if change is not None:
+        return change
+    found = _settings_of(neuron, model)
+    if found is None:
+        return f"it does not do what {model.module.__name__} is known to do"
+    if found.reset != neuron.reset_mechanism:
+        raise TraceError(
+            f"neuron '{name}' ({kind}) has the reset_mechanism '{neuron.reset_mechanism}', but "
+            f"what it does is '{found.reset}': snnTorch does not take up a change; pass "
+            "reset_mechanism to the constructor"
+        )
+    return found
+
+
+def _change(neuron: snn.SpikingNeuron, model: type[Model]) -> str | None:
+    """What of a neuron is not snnTorch's own, ``None`` if only its settings differ."""
+    kind = type(neuron)
+    if neuron.state_quant:
+        return "its state is quantised"
+    for ancestor in kind.__mro__[: kind.__mro__.index(model.module)]:
+        for attribute in vars(ancestor):
+            if attribute not in _PYTHONS_OWN and hasattr(model.module, attribute):
+                return f"{ancestor.__name__} overrides {attribute}"
+    for attribute in vars(neuron):
+        if hasattr(kind, attribute):
+            return f"its {attribute} is replaced"
+    return None
+
+
+def _settings_of(neuron: snn.SpikingNeuron, model: type[Model]) -> Model | None:
+    """The settings of a model at which it does what a neuron does, ``None`` if there are none."""
+    delays = (True, False) if model.has_delay else (True,)
+    says = model(neuron.reset_mechanism, getattr(neuron, "reset_delay", True))
+    others = [model(reset, delay) for reset, delay in product(RESETS, delays)]
+    recorded = _Recorded(neuron, model)
+    return next((each for each in (says, *others) if recorded.is_done_by(each)), None)
+
+
+class _Recorded:
+    """What a neuron does with a fixed input, at parameters that tell all settings apart.
+
+    Its spikes, its membrane potentials, and the gradients of its input and its parameters.
+    """
+
+    def __init__(self, neuron: snn.SpikingNeuron, model: type[Model]) -> None:
+        own = {**model.own, "threshold": 0.5, "graded_spikes_factor": 1.25}
+        self.tensors = {name: torch.tensor(value).requires_grad_() for name, value in own.items()}
+        self.neuron = copied(neuron, self.tensors)
+        generator = torch.Generator().manual_seed(0)
+        drawn = torch.randn(3, STEPS, 1, NEURONS, generator=generator)
+        self.currents, self.weights = drawn[0].clone().requires_grad_(), drawn[1:]
+        step = steps_itself(self.neuron)
+        with torch.enable_grad():
+            self.expected = self._values([step(now) for now in self.currents])
+
+    def is_done_by(self, model: Model) -> bool:
+        """Whether a model does the same."""
+        with torch.enable_grad():
+            steps = over_time(model, self.neuron, self.tensors, self.currents, STEPS, training=True)
+            found = self._values(list(steps))
+        pairs = zip(found, self.expected, strict=True)
+        return all(same(one, other, max(1.0, float(other.abs().max()))) for one, other in pairs)
+
+    def _values(self, steps: list[tuple[Tensor, Tensor]]) -> list[Tensor]:
+        recorded = [torch.stack(each) for each in zip(*steps, strict=True)]
+        total = (self.weights * torch.stack(recorded)).sum()
+        sources = [self.currents, *self.tensors.values()]
+        found: tuple[Tensor | None, ...] = torch.autograd.grad(total, sources, allow_unused=True)
+        pairs = zip(found, sources, strict=True)
+        gradients = [torch.zeros_like(s) if g is None else g for g, s in pairs]
+        return [each.detach() for each in (*recorded, *gradients)]
