@@ -22,7 +22,7 @@ from spear_gym.report.plan_view import print_plan
 from spear_gym.reward import RewardShape
 from spear_gym.settings import Goal, PlanSettings
 from spear_gym.simulation.simulate import Precision, Scoring
-from spear_gym.snn.trace import register_neurons
+from spear_gym.snn.handover import hand_over
 from spear_gym.target import Candidate, Judge, best_of
 from spear_gym.training import Recipe
 from spear_gym.workload import Workload, load_workload, unknown
@@ -253,7 +253,7 @@ class SpearPruneEnv(HasSpec, gym.Env[Observation, Action]):
         Raises:
             ValueError: when no episode has ended yet.
         """
-        return register_neurons(self.finetuned(candidate, seed=seed, recipe=recipe).model)
+        return hand_over(self.finetuned(candidate, seed=seed, recipe=recipe).model)
 
     def finetuned(
         self, candidate: Candidate | None = None, *, seed: int = 0, recipe: Recipe | None = None
