@@ -102,7 +102,7 @@ def _search_with(
     earlier_runs = sum(evaluation.counts not in evaluator.known for evaluation in recorded)
     for evaluation in recorded:
         evaluator.remember(evaluation)
-    replay = Replay([evaluation.counts for evaluation in recorded])
+    replay = Replay([evaluation.counts for evaluation in recorded], ledger.lost)
     best: list[Candidate] = []
 
     def record(session: SearchSession, candidate: Candidate) -> None:
