@@ -24,6 +24,7 @@ from spear_gym.storage import (
     LedgerError,
     mend_end,
     open_storage,
+    open_study,
     own_study,
     place_of,
     refused,
@@ -93,13 +94,13 @@ class Ledger:
         self._storage = open_storage(where)
         with refused("open", where):
             study = self._known_as(study, identity)
-            self._study = self._made(study)
+            self._study = open_study(self._storage, study)
             self._lease = own_study(self._storage, where, study)
             # The lease's thread would keep it for ever, were the ledger dropped and not closed.
             self.close = weakref.finalize(self, self._lease.release)
             if overwrite and self._study.get_trials(deepcopy=False):
                 optuna.delete_study(study_name=study, storage=self._storage)
-                self._study = self._made(study)
+                self._study = open_study(self._storage, study)
                 self._lease.check()
         try:
             lacking = self._check_identity(identity)
@@ -117,16 +118,6 @@ class Ledger:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-    def _made(self, study: str) -> Study:
-        """The study, made when it is missing; one that is there is only read."""
-        import optuna
-
-        if study in optuna.get_all_study_names(self._storage):
-            return optuna.load_study(storage=self._storage, study_name=study)
-        return optuna.create_study(
-            storage=self._storage, study_name=study, direction="maximize", load_if_exists=True
-        )
 
     def _known_as(self, study: str, identity: dict[str, Any]) -> str:
         """The study's name, or the one that a repair gave it when its own was lost."""

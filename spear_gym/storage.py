@@ -16,6 +16,7 @@ from spear_gym.addresses import LedgerError, hidden, is_address, parse, shown
 from spear_gym.ownership import FileSlot, Lease, OwnedError
 
 if TYPE_CHECKING:
+    from optuna import Study
     from optuna.storages import BaseStorage, JournalStorage, RDBStorage
     from optuna.trial import FrozenTrial
     from sqlalchemy.engine import URL
@@ -28,6 +29,7 @@ __all__ = [
     "is_address",
     "mend_end",
     "open_storage",
+    "open_study",
     "own_study",
     "place_of",
     "refused",
@@ -64,6 +66,17 @@ def check_storage(where: str | None) -> None:
     """
     if where is not None:
         open_storage(where)
+
+
+def open_study(storage: BaseStorage, name: str) -> Study:
+    """A study, made when it is missing; one that is there is only read."""
+    import optuna
+
+    if name in optuna.get_all_study_names(storage):
+        return optuna.load_study(storage=storage, study_name=name)
+    return optuna.create_study(
+        storage=storage, study_name=name, direction="maximize", load_if_exists=True
+    )
 
 
 def own_study(storage: BaseStorage, where: Path | str, study: str) -> Lease:
