@@ -12,12 +12,12 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from spear_gym.evaluation import Finetuned, PlanEvaluator
+from spear_gym.evaluation import Counts, EvaluationFailed, Finetuned, PlanEvaluator
 from spear_gym.files import (
     uninterrupted,
     write_json,
 )
-from spear_gym.ledger import Ledger, Replay
+from spear_gym.ledger import Failure, Ledger, Replay
 from spear_gym.target import Candidate, Judge
 from spear_gym.workload import measure
 
@@ -116,6 +116,10 @@ def _search_with(
         if on_candidate is not None:
             on_candidate(session, candidate)
 
+    def record_failure(counts: Counts, error: EvaluationFailed) -> None:
+        with uninterrupted():
+            ledger.append_failure(Failure(counts, error.kind, str(error)))
+
     found = run_search(
         agent,
         evaluator,
@@ -124,6 +128,8 @@ def _search_with(
         seed=settings.seed,
         on_candidate=record,
         hidden_features=settings.hidden_features,
+        failures={f.counts: EvaluationFailed(f.message, f.kind) for f in ledger.failures()},
+        on_failure=record_failure,
     )
     # Once more, for an interrupt may have come between a row and the plan.
     write_json(folder / "plan.json", evaluator.space.plan(found.best.evaluation.counts).to_json())

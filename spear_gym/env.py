@@ -11,7 +11,13 @@ from gymnasium.utils import EzPickle
 from numpy.typing import NDArray
 
 from spear_gym.envs_registry.fits import stored_lre
-from spear_gym.evaluation import Evaluation, EvaluationFailed, Finetuned, PlanEvaluator
+from spear_gym.evaluation import (
+    Evaluation,
+    EvaluationFailed,
+    Finetuned,
+    PlanEvaluator,
+    PrefixMeasure,
+)
 from spear_gym.lre import SynopsEstimator
 from spear_gym.observation import HIGH, NAMES, Observer
 from spear_gym.report.plan_view import LayerView, PlanView, draw_plan, print_plan
@@ -217,6 +223,7 @@ class SpearPruneEnv(gym.Env[Observation, Action], EzPickle):
         )
         self.best: Candidate | None = None
         self.evaluate: Callable[[tuple[int, ...]], Evaluation] = evaluator.evaluate
+        self.measure: Callable[[tuple[int, ...]], PrefixMeasure] = evaluator.prefix
         self.on_candidate: Callable[[Candidate], None] | None = None
         self._observer = Observer(evaluator, self.judge.target, hidden_features)
         self._counts: tuple[int, ...] = ()
@@ -323,7 +330,7 @@ class SpearPruneEnv(gym.Env[Observation, Action], EzPickle):
         return space.count(index, ratio), ratio
 
     def _observe(self) -> Observation:
-        measured = self.evaluator.prefix(self._counts)
+        measured = self.measure(self._counts)
         return self._observer(len(self._counts), measured, self._ratio)
 
     def _failed(

@@ -16,9 +16,9 @@ import warnings
 import weakref
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, get_args
 
-from spear_gym.evaluation import Counts, Evaluation
+from spear_gym.evaluation import Counts, Evaluation, FailureKind
 from spear_gym.pruning.plan import PlanSpace
 from spear_gym.storage import (
     LedgerError,
@@ -49,13 +49,12 @@ class Failure(NamedTuple):
 
     Attributes:
         counts: channels kept by the groups decided.
-        kind: ``"memory"``, ``"output"`` or ``"refit"``; see
-            :class:`spear_gym.evaluation.EvaluationFailed`.
+        kind: see :class:`spear_gym.evaluation.EvaluationFailed`.
         message: the reason in words.
     """
 
     counts: Counts
-    kind: str
+    kind: FailureKind
     message: str
 
 
@@ -329,8 +328,8 @@ def failure_of(trial: FrozenTrial) -> Failure:
         counts = tuple(failure.counts)
     except TypeError as error:
         raise ValueError(f"holds no whole failure ({error!r})") from error
-    texts = (failure.kind, failure.message)
-    if any(type(c) is not int for c in counts) or not all(isinstance(t, str) for t in texts):
+    whole = failure.kind in get_args(FailureKind) and isinstance(failure.message, str)
+    if not whole or any(type(count) is not int for count in counts):
         raise ValueError("holds no whole failure")
     return failure._replace(counts=counts)
 
