@@ -95,12 +95,14 @@ class Ledger:
             study = self._known_as(study, identity)
             self._study = open_study(self._storage, study)
             self._lease = own_study(self._storage, where, study)
-            # The lease's thread would keep it for ever, were the ledger dropped and not closed.
-            self.close = weakref.finalize(self, self._lease.release)
             if overwrite and self._study.get_trials(deepcopy=False):
                 optuna.delete_study(study_name=study, storage=self._storage)
                 self._study = open_study(self._storage, study)
-                self._lease.check()
+                # In a database it is another study now, which nobody owns.
+                self._lease.release()
+                self._lease = own_study(self._storage, where, study)
+            # The lease's thread would keep it for ever, were the ledger dropped and not closed.
+            self.close = weakref.finalize(self, self._lease.release)
         try:
             lacking = self._check_identity(identity)
             self.evaluations()

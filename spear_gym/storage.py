@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import hashlib
 import sqlite3
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -194,12 +195,26 @@ def _database(address: str, *, make: bool) -> RDBStorage:
             raise LedgerError(f"there is no ledger in '{shown(address)}'")
         # Optuna fills in a template.
         text = url.render_as_string(hide_password=False).replace("{", "{{").replace("}", "}}")
-        return RDBStorage(text, engine_kwargs=options)
+        return _made_at_once(lambda: RDBStorage(text, engine_kwargs=options))
     except ImportError as error:
         raise LedgerError(
             f"{backend} needs a driver that is not installed ({error}); for PostgreSQL: "
             "pip install 'spear-gym[postgres]'"
         ) from error
+
+
+def _made_at_once(make: Callable[[], RDBStorage]) -> RDBStorage:
+    """Makes a database's tables, which Optuna does not do safely when two processes come first."""
+    from sqlalchemy.exc import IntegrityError, OperationalError, ProgrammingError
+
+    for pause in (0.1, 0.2, 0.4, 0.8):
+        try:
+            return make()
+        except (IntegrityError, OperationalError, ProgrammingError) as error:
+            if not isinstance(error, IntegrityError) and "already exists" not in str(error):
+                raise
+            time.sleep(pause)
+    return make()
 
 
 def _sqlite_tables(url: URL) -> dict[str, set[str]]:
