@@ -3,20 +3,30 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NoReturn, Protocol
+from typing import Any, NoReturn, Protocol, TypeVar
 
 import numpy as np
 
 from spear_gym.degenerate import Habits, network_faults, no_better_than_guessing
 from spear_gym.env import Observation, SpearPruneEnv
-from spear_gym.evaluation import Counts, Evaluation, PlanEvaluator
+from spear_gym.evaluation import (
+    Counts,
+    Evaluation,
+    EvaluationFailed,
+    PlanEvaluator,
+    PrefixMeasure,
+)
 from spear_gym.target import Candidate, Judge, best_of
 from spear_gym.workload import unknown
 
 EPISODES_PER_EVALUATION = 10
 """A search ends at this many episodes per evaluation of its budget, paid or not."""
+
+OnFailure = Callable[[Counts, EvaluationFailed], None]
+
+_Measured = TypeVar("_Measured", Evaluation, PrefixMeasure)
 
 
 class AgentError(ValueError):
@@ -70,6 +80,9 @@ class SearchSession:
         budget: paid evaluations.
         on_candidate: called after each paid evaluation.
         hidden_features: observation features that its environments show as 0.
+        failures: plans, or first decisions of plans, that could not be evaluated in an earlier
+            part of this search.
+        on_failure: called when another one cannot be.
 
     Raises:
         AgentError: when the budget is below 1.
@@ -82,6 +95,8 @@ class SearchSession:
         budget: int,
         on_candidate: Callable[[SearchSession, Candidate], None] | None = None,
         hidden_features: Sequence[str] = (),
+        failures: Mapping[Counts, EvaluationFailed] | None = None,
+        on_failure: OnFailure | None = None,
     ) -> None:
         if budget < 1:
             raise AgentError(f"budget is {budget}; it must be at least 1 evaluation")
@@ -98,6 +113,8 @@ class SearchSession:
         self.habits = Habits.of(evaluator.space)
         self._on_candidate = on_candidate
         self._hidden_features = hidden_features
+        self.failures = dict(failures or {})
+        self._on_failure = on_failure
 
     @property
     def spent(self) -> int:
@@ -148,7 +165,7 @@ class SearchSession:
             raise BudgetSpent
         self.episodes += 1
         self.habits.note(counts, repeated=counts in self.paid)
-        evaluation = self.evaluator.evaluate(counts)
+        evaluation = self._attempt(counts, self.evaluator.evaluate)
         if counts not in self.paid:
             candidate = self.judge(evaluation)
             self.paid[counts] = candidate
@@ -156,6 +173,31 @@ class SearchSession:
             if self._on_candidate is not None:
                 self._on_candidate(self, candidate)
         return evaluation
+
+    def measure(self, counts: Counts) -> PrefixMeasure:
+        """What is measured once the first groups are decided."""
+        return self._attempt(counts, self.evaluator.prefix)
+
+    def _attempt(self, counts: Counts, compute: Callable[[Counts], _Measured]) -> _Measured:
+        """Computes, unless that failed before in this search.
+
+        Memory that ran out once may suffice another time, and a search that is resumed would go
+        another way.
+
+        Raises:
+            EvaluationFailed: when it cannot be computed.
+        """
+        known = self.failures.get(counts)
+        if known is not None:
+            raise EvaluationFailed(str(known), known.kind)
+        try:
+            return compute(counts)
+        except EvaluationFailed as error:
+            # Without its traceback, which would keep the activations.
+            self.failures[counts] = EvaluationFailed(str(error), error.kind)
+            if self._on_failure is not None:
+                self._on_failure(counts, error)
+            raise
 
     def make_env(self) -> SpearPruneEnv:
         """An environment whose episodes are paid from this session's budget."""
@@ -228,6 +270,9 @@ class _SessionEnv(SpearPruneEnv):
     def _evaluate(self, counts: Counts) -> Evaluation:
         return self._session.evaluate(counts)
 
+    def _measure(self, counts: Counts) -> PrefixMeasure:
+        return self._session.measure(counts)
+
 
 class Agent(Protocol):
     """The interface of agents."""
@@ -293,6 +338,8 @@ def run_search(
     seed: int = 0,
     on_candidate: Callable[[SearchSession, Candidate], None] | None = None,
     hidden_features: Sequence[str] = (),
+    failures: Mapping[Counts, EvaluationFailed] | None = None,
+    on_failure: OnFailure | None = None,
 ) -> SearchResult:
     """Runs an agent on a budget.
 
@@ -305,12 +352,16 @@ def run_search(
         on_candidate: called after each paid evaluation. A ``KeyboardInterrupt`` ends the search
             with what was found so far.
         hidden_features: observation features that its environments show as 0.
+        failures: see :class:`SearchSession`.
+        on_failure: see :class:`SearchSession`.
 
     Raises:
         AgentError: when nothing was evaluated.
         KeyboardInterrupt: when nothing was evaluated before one.
     """
-    session = SearchSession(evaluator, judge, budget, on_candidate, hidden_features)
+    session = SearchSession(
+        evaluator, judge, budget, on_candidate, hidden_features, failures, on_failure
+    )
     runs, start = evaluator.runs, time.perf_counter()
     interrupted = False
     try:

@@ -12,9 +12,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from spear_gym.evaluation import Finetuned, PlanEvaluator
+from spear_gym.evaluation import Counts, EvaluationFailed, Finetuned, PlanEvaluator
 from spear_gym.files import uninterrupted, write_json
-from spear_gym.ledger import Ledger, Replay
+from spear_gym.ledger import Failure, Ledger, Replay
 from spear_gym.ownership import Lease
 from spear_gym.target import Candidate, Judge
 from spear_gym.workload import Measurement, Workload, measure
@@ -106,7 +106,7 @@ def _search_with(
     earlier_runs = sum(evaluation.counts not in evaluator.known for evaluation in recorded)
     for evaluation in recorded:
         evaluator.remember(evaluation)
-    replay = Replay([evaluation.counts for evaluation in recorded])
+    replay = Replay([evaluation.counts for evaluation in recorded], ledger.lost)
     best: list[Candidate] = []
 
     def record(session: SearchSession, candidate: Candidate) -> None:
@@ -121,6 +121,10 @@ def _search_with(
         if on_candidate is not None:
             on_candidate(session, candidate)
 
+    def record_failure(counts: Counts, error: EvaluationFailed) -> None:
+        with uninterrupted():
+            ledger.append_failure(Failure(counts, error.kind, str(error)))
+
     found = run_search(
         agent,
         evaluator,
@@ -129,6 +133,8 @@ def _search_with(
         seed=settings.seed,
         on_candidate=record,
         hidden_features=settings.hidden_features,
+        failures={f.counts: EvaluationFailed(f.message, f.kind) for f in ledger.failures()},
+        on_failure=record_failure,
     )
     # Once more, for an interrupt may have come between a row and the plan.
     write_best_plan(evaluator.space.plan(found.best.evaluation.counts), folder)

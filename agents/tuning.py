@@ -16,6 +16,7 @@ import numpy as np
 import yaml
 
 from spear_gym.files import write_json, write_text
+from spear_gym.storage import mend_end, open_storage, open_study, own_study
 from spear_gym.workload import unknown
 
 from .algorithms import ALGORITHMS, ENVIRONMENT, WRAPPERS
@@ -25,12 +26,16 @@ from .sb3 import named_agent
 
 if TYPE_CHECKING:
     import optuna
+    from optuna.storages import BaseStorage
 
+    from spear_gym.ownership import Lease
     from spear_gym.target import Judge
 
     from .compare.cells import Bench
 
 Space = Callable[["optuna.Trial"], dict[str, Any]]
+
+TRIALS = "trials.log"
 
 FIRST_SEED = 1000
 """Tuning searches have seeds of their own."""
@@ -189,13 +194,29 @@ def tune(
 
     Raises:
         AgentError: for settings that cannot be tuned, or a folder of another tuning.
+        LedgerError: when the trials are damaged, and how to keep what is whole.
+        OwnedError: when another process tunes into the folder.
     """
     check(settings)
-    study = _study(settings, folder)
+    storage = open_storage(folder / TRIALS)
+    with own_study(storage, folder / TRIALS, _name(settings)) as lease:
+        study = _study(settings, folder / TRIALS, storage)
+        return _tuned(settings, judges, bench, folder, study, lease, on_trial)
+
+
+def _tuned(
+    settings: TuningSettings,
+    judges: dict[float, Judge],
+    bench: Bench,
+    folder: Path,
+    study: optuna.Study,
+    lease: Lease,
+    on_trial: Callable[[float], None] | None,
+) -> dict[str, Any]:
     evaluator = bench.evaluator(settings.workload)
     while len(done := _done(study)) < settings.trials:
         trial = study.ask()
-        tried = SPACES[settings.algorithm](trial) if done else {}
+        tried = SPACES[settings.algorithm](trial) if _library(done) else {}
         areas, paid = [], 0
         for target, judge in judges.items():
             for seed in range(FIRST_SEED, FIRST_SEED + settings.seeds):
@@ -210,6 +231,7 @@ def tune(
                 trial.set_user_attr(f"best at {target:g}, seed {seed}", curve.best[-1])
         trial.set_user_attr("settings", tried)
         trial.set_user_attr("paid", paid)
+        lease.check()
         study.tell(trial, float(np.mean(areas)))
         if on_trial is not None:
             on_trial(float(np.mean(areas)))
@@ -217,23 +239,16 @@ def tune(
     return _written(settings, study, folder, steps)
 
 
-def _study(settings: TuningSettings, folder: Path) -> optuna.Study:
+def _name(settings: TuningSettings) -> str:
+    return f"tune {settings.algorithm}"
+
+
+def _study(settings: TuningSettings, path: Path, storage: BaseStorage) -> optuna.Study:
     import optuna
-    from optuna.storages import JournalStorage
-    from optuna.storages.journal import JournalFileBackend
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / "trials.log"
-    try:
-        study = optuna.create_study(
-            storage=JournalStorage(JournalFileBackend(str(path))),
-            study_name=f"tune {settings.algorithm}",
-            direction="maximize",
-            load_if_exists=True,
-        )
-    except Exception as error:
-        raise AgentError(f"cannot open the trials '{path}': {error}") from error
+    study = open_study(storage, _name(settings))
+    mend_end(storage)
     asked = asdict(settings) | {"trials": None, "targets": list(settings.targets)}
     found = study.user_attrs.get("settings")
     if found is None:
@@ -250,8 +265,14 @@ def _study(settings: TuningSettings, folder: Path) -> optuna.Study:
 
 
 def _done(study: optuna.Study) -> list[optuna.trial.FrozenTrial]:
-    """The trials that have a value; a killed process leaves one without."""
-    return [trial for trial in study.trials if trial.value is not None]
+    """The trials that are whole; a killed process leaves one that is not."""
+    whole = {"settings", "paid"}
+    return [t for t in study.trials if t.value is not None and whole <= t.user_attrs.keys()]
+
+
+def _library(done: list[optuna.trial.FrozenTrial]) -> optuna.trial.FrozenTrial | None:
+    """The trial of the library's own settings."""
+    return next((trial for trial in done if not trial.user_attrs["settings"]), None)
 
 
 def _written(
@@ -259,7 +280,8 @@ def _written(
 ) -> dict[str, Any]:
     name = settings.algorithm
     done = _done(study)
-    best, first = study.best_trial, done[0]
+    best, first = max(done, key=lambda trial: trial.value or 0.0), _library(done)
+    assert first is not None
     # rl-baselines3-zoo asks for n_timesteps; here the budget decides.
     tuned = {
         "n_timesteps": steps,

@@ -14,7 +14,14 @@ from numpy.typing import NDArray
 from spear_gym.env_info import FAILURES, Infos, failure_code
 from spear_gym.env_spec import HasSpec
 from spear_gym.env_view import view_of
-from spear_gym.evaluation import Counts, Evaluation, EvaluationFailed, Finetuned, PlanEvaluator
+from spear_gym.evaluation import (
+    Counts,
+    Evaluation,
+    EvaluationFailed,
+    Finetuned,
+    PlanEvaluator,
+    PrefixMeasure,
+)
 from spear_gym.lre import SynopsEstimator
 from spear_gym.observation import HIGH, NAMES, Observer
 from spear_gym.report.plan_frame import draw_plan
@@ -277,6 +284,9 @@ class SpearPruneEnv(HasSpec, gym.Env[Observation, Action]):
     def _evaluate(self, counts: Counts) -> Evaluation:
         return self.evaluator.evaluate(counts)
 
+    def _measure(self, counts: Counts) -> PrefixMeasure:
+        return self.evaluator.prefix(counts)
+
     def _count(self, action: Action) -> tuple[int, float]:
         """Channels that the group at hand keeps, and the ratio that says so."""
         space = self.evaluator.space
@@ -297,7 +307,7 @@ class SpearPruneEnv(HasSpec, gym.Env[Observation, Action]):
         return len(self.evaluator.space), self.evaluator.workload.name
 
     def _observe(self) -> Observation:
-        measured = self.evaluator.prefix(self._counts)
+        measured = self._measure(self._counts)
         return self._observer(len(self._counts), measured, self._ratio)
 
     def _failed(

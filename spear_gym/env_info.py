@@ -9,14 +9,15 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from torch.linalg import LinAlgError  # type: ignore[attr-defined]
 
-from spear_gym.evaluation import Counts, EvaluationFailed
+from spear_gym.evaluation import Counts, EvaluationFailed, FailureKind
 from spear_gym.reward import RewardError, RewardShape
 from spear_gym.target import Candidate
 
 UNKNOWN = -1
 """Stands for what is not known yet: a group before the first step, figures before the last."""
+
+KINDS: tuple[FailureKind, ...] = ("output", "memory", "refit")
 
 FAILURES = ("none", "output not finite", "out of memory", "no solution of the refit")
 """Why a plan could not be evaluated; ``info["failure"]`` is the place in this list."""
@@ -24,9 +25,7 @@ FAILURES = ("none", "output not finite", "out of memory", "no solution of the re
 
 def failure_code(error: EvaluationFailed) -> int:
     """The place in :data:`FAILURES` of what made an evaluation fail."""
-    if error.__cause__ is None:
-        return 1
-    return 3 if isinstance(error.__cause__, LinAlgError) else 2
+    return 1 + KINDS.index(error.kind)
 
 
 def term_names(reward: RewardShape) -> tuple[str, ...]:

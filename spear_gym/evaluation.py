@@ -8,7 +8,7 @@ from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -37,8 +37,24 @@ from spear_gym.workload import (
 Counts = tuple[int, ...]
 
 
+FailureKind = Literal["memory", "output", "refit"]
+
+
 class EvaluationFailed(RuntimeError):  # noqa: N818 - the name says what happened
-    """A plan could not be evaluated."""
+    """A plan could not be evaluated.
+
+    Args:
+        message: the reason in words.
+        kind: ``"memory"`` ran out, the network's ``"output"`` is not finite, or the ``"refit"`` has
+            no solution.
+    """
+
+    def __init__(self, message: str, kind: FailureKind = "memory") -> None:
+        super().__init__(message)
+        self.kind = kind
+
+    def __reduce__(self) -> tuple[type[EvaluationFailed], tuple[str, FailureKind]]:
+        return type(self), (str(self), self.kind)
 
 
 @dataclass(frozen=True, slots=True)
@@ -300,7 +316,7 @@ class PlanEvaluator:
         start = time.perf_counter()
         walk = self._walk(key)
         if walk.readout is None or not bool(torch.isfinite(walk.readout).all()):
-            raise EvaluationFailed(f"plan {key}: the network's output is not finite")
+            raise EvaluationFailed(f"plan {key}: the network's output is not finite", "output")
         figures = measurement_of(walk, self.workload.splits.search)
         evaluation = Evaluation(
             counts=key,
@@ -394,7 +410,8 @@ class PlanEvaluator:
         except (MemoryError, RuntimeError) as error:
             if not _is_of_a_plan(error):
                 raise
-            raise EvaluationFailed(f"plan {key}: {error}") from error
+            kind: FailureKind = "refit" if isinstance(error, LinAlgError) else "memory"
+            raise EvaluationFailed(f"plan {key}: {error}", kind) from error
         return walk
 
     def _keep(self, key: Counts, walk: Walk, at_least: int = 1) -> None:

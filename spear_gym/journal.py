@@ -62,16 +62,17 @@ class RowError(ValueError):
 # ---------------------------------------------------------------- recognition
 
 
-def recognise(path: Path, *, ours: bool = False) -> bool:
+def recognise(path: Path, *, ours: bool = False, mending: bool = False) -> bool:
     """Whether a file is a journal (``True``) or still to be made (``False``); changes nothing.
 
     Args:
         path: the file.
         ours: it lies in a folder of ours. Then a few bytes of a row's start are taken for what a
             killed process left; elsewhere they could be anything.
+        mending: it may be damaged at its start, too.
 
     Raises:
-        LedgerError: when it is anything else.
+        LedgerError: when it is anything else, or damaged at its start.
     """
     try:
         found = path.lstat()
@@ -95,8 +96,10 @@ def recognise(path: Path, *, ours: bool = False) -> bool:
         if _is_row(first) or (cut and not first.endswith(b"\n")):
             return True
         # Damaged at its start, or something else: it is ours when any line is one of our rows.
-        if any(_is_row(line) for line in iter(lambda: file.readline(LARGEST_LINE), b"")):
-            raise damaged(path, 1, _problem(first) or "is no row")
+        if any(map(_is_row, iter(lambda: file.readline(LARGEST_LINE), b""))):
+            if mending:
+                return True
+            raise damaged(path, 1, problem_of(first))
     raise LedgerError(
         f"'{path}' is no ledger (its first line is no row of a journal), so it is left alone; "
         "move it away or choose another name"
@@ -155,10 +158,27 @@ def parse(line: bytes) -> Row:
     # What deletes must be nothing else: one flipped digit could turn a row into it.
     if operation == DELETE_STUDY and row.keys() != NEEDED[operation]:
         raise RowError("would delete a study, and says more than that")
+    if operation == CREATE_STUDY and not _names_a_study(row):
+        raise RowError("makes a study without a name or a direction")
     for name in ("study_id", "trial_id"):
         if name in row and (type(row[name]) is not int or row[name] < 0):
             raise RowError(f"has no number as {name}")
     return row
+
+
+def _names_a_study(row: Row) -> bool:
+    name, directions = row["study_name"], row["directions"]
+    whole = isinstance(name, str) and isinstance(directions, list) and directions
+    return bool(whole) and all(type(d) is int and 0 <= d <= 2 for d in directions)
+
+
+def problem_of(line: bytes) -> str:
+    """What is wrong with a line; empty for nothing."""
+    try:
+        parse(line)
+    except RowError as error:
+        return str(error)
+    return ""
 
 
 def _loaded(line: bytes) -> Row:
@@ -229,6 +249,7 @@ class Follower:
     def __init__(self) -> None:
         self.studies = 0
         self.trials: list[int] = []
+        self._names: dict[int, str] = {}
         self._seen: dict[int, int] = {}
 
     def check(self, row: Row, line: bytes) -> None:
@@ -237,22 +258,25 @@ class Follower:
         Raises:
             RowError: see :func:`parse`.
         """
-        operation = row["op_code"]
         if row.get("study_id", -1) >= self.studies:
             raise RowError(f"belongs to study {row['study_id']}, which no line before it makes")
         if row.get("trial_id", -1) >= len(self.trials):
             raise RowError(f"belongs to trial {row['trial_id']}, which no line before it makes")
         # Trials that wait (and have no time) may be equal.
-        if operation == CREATE_TRIAL and row["datetime_start"] is not None:
+        if row["op_code"] == CREATE_TRIAL and row["datetime_start"] is not None:
             known = self._seen.get(hash(line))
             if known is not None:
                 raise RowError(f"stands there twice: line {known} is the same")
 
     def follow(self, row: Row, line: bytes, number: int) -> None:
-        """Counts a row that was checked."""
-        if row["op_code"] == CREATE_STUDY:
+        """Counts a row that was checked, as Optuna does."""
+        operation = row["op_code"]
+        if operation == CREATE_STUDY and row["study_name"] not in self._names.values():
+            self._names[self.studies] = row["study_name"]
             self.studies += 1
-        elif row["op_code"] == CREATE_TRIAL:
+        elif operation == DELETE_STUDY:
+            self._names.pop(row["study_id"], None)
+        elif operation == CREATE_TRIAL and row["study_id"] in self._names:
             self.trials.append(number)
             self._seen[hash(line)] = number
 
@@ -267,24 +291,24 @@ class Journal(BaseJournalBackend):
     file, so that Optuna and its dashboard open it too.
 
     Args:
-        path: absolute; made when missing. A row that a killed process did not finish is cut off.
+        path: absolute; made when missing.
         ours: see :func:`recognise`.
+        read_only: it is not made.
 
     Raises:
         LedgerError: when it is no journal, which is left as it is.
     """
 
-    def __init__(self, path: Path, *, ours: bool = False) -> None:
+    def __init__(self, path: Path, *, ours: bool = False, read_only: bool = False) -> None:
         recognise(path, ours=ours)
         self.path = path
         self._lock = LinkLock(path)
         self.follower = Follower()
         self._rows = 0
         self._offset = 0
-        if not path.exists():
+        if not path.exists() and not read_only:
             path.open("ab").close()
         self._identity = path.stat().st_ino
-        self._mend_end()
 
     @property
     def line(self) -> int:
@@ -336,7 +360,12 @@ class Journal(BaseJournalBackend):
                         os.truncate(self.path, before)
                     raise
 
-    def _mend_end(self) -> None:
+    def mend_end(self) -> None:
+        """Cuts off a row that a killed process did not finish, once all others were read.
+
+        Raises:
+            LedgerError: when it is no part of a row.
+        """
         if _ends_well(self.path):
             return
         # Another process may be writing the line just now.
@@ -380,7 +409,7 @@ def _mend_end(path: Path) -> None:
     else:
         with path.open("rb") as file:
             number = sum(1 for _ in file)
-        raise damaged(path, number, _problem(last) or "has no end and is no part of a row")
+        raise damaged(path, number, problem_of(last))
 
 
 class LinkLock(BaseJournalFileLock):

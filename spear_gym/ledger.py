@@ -16,11 +16,20 @@ import warnings
 import weakref
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, get_args
 
-from spear_gym.evaluation import Counts, Evaluation
+from spear_gym.evaluation import Counts, Evaluation, FailureKind
 from spear_gym.pruning.plan import PlanSpace
-from spear_gym.storage import LedgerError, open_storage, own_study, place_of, refused, shown
+from spear_gym.storage import (
+    LedgerError,
+    mend_end,
+    open_storage,
+    open_study,
+    own_study,
+    place_of,
+    refused,
+    shown,
+)
 from spear_gym.target import Candidate
 
 if TYPE_CHECKING:
@@ -28,18 +37,24 @@ if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
 
+REPAIRED = "repaired study "
+"""Begins the name of a study whose own was lost."""
+
+LOST = "lost"
+"""A study's attribute: how many rows a repair may have lost."""
+
+
 class Failure(NamedTuple):
     """A plan, or the first decisions of one, that could not be evaluated.
 
     Attributes:
         counts: channels kept by the groups decided.
-        kind: ``"memory"``, ``"output"`` or ``"refit"``; see
-            :class:`spear_gym.evaluation.EvaluationFailed`.
+        kind: see :class:`spear_gym.evaluation.EvaluationFailed`.
         message: the reason in words.
     """
 
     counts: Counts
-    kind: str
+    kind: FailureKind
     message: str
 
 
@@ -78,16 +93,22 @@ class Ledger:
         self._storage = open_storage(where)
         with refused("open", where):
             study = self._known_as(study, identity)
-            self._study = self._made(study)
+            self._study = open_study(self._storage, study)
             self._lease = own_study(self._storage, where, study)
-            # The lease's thread would keep it for ever, were the ledger dropped and not closed.
-            self.close = weakref.finalize(self, self._lease.release)
             if overwrite and self._study.get_trials(deepcopy=False):
                 optuna.delete_study(study_name=study, storage=self._storage)
-                self._study = self._made(study)
-                self._lease.check()
+                self._study = open_study(self._storage, study)
+                # In a database it is another study now, which nobody owns.
+                self._lease.release()
+                self._lease = own_study(self._storage, where, study)
+            # The lease's thread would keep it for ever, were the ledger dropped and not closed.
+            self.close = weakref.finalize(self, self._lease.release)
         try:
-            self._check_identity(identity)
+            lacking = self._check_identity(identity)
+            self.evaluations()
+            self._write_identity(identity, lacking)
+            with refused("open", where):
+                mend_end(self._storage)
         except BaseException:
             self.close()
             raise
@@ -99,16 +120,6 @@ class Ledger:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _made(self, study: str) -> Study:
-        """The study, made when it is missing; one that is there is only read."""
-        import optuna
-
-        if study in optuna.get_all_study_names(self._storage):
-            return optuna.load_study(storage=self._storage, study_name=study)
-        return optuna.create_study(
-            storage=self._storage, study_name=study, direction="maximize", load_if_exists=True
-        )
-
     def _known_as(self, study: str, identity: dict[str, Any]) -> str:
         """The study's name, or the one that a repair gave it when its own was lost."""
         import optuna
@@ -119,12 +130,17 @@ class Ledger:
         if study in names:
             return study
         for found in self._storage.get_all_studies():
-            if _identity_of(found.user_attrs) == identity:
+            attributes = found.user_attrs
+            if _identity_of(attributes) == identity:
+                return found.study_name
+            # What else was lost is written again; what is left must not differ.
+            same = all(attributes.get(k, identity[k]) == identity[k] for k in identity)
+            if found.study_name.startswith(REPAIRED) and same:
                 return found.study_name
         return study
 
-    def _check_identity(self, identity: dict[str, Any]) -> None:
-        """Writes what the record belongs to, or compares it."""
+    def _check_identity(self, identity: dict[str, Any]) -> set[str]:
+        """Compares what the record belongs to, and returns the sections that are not written."""
         attributes = self._study.user_attrs
         found = _identity_of(attributes)
         given = {} if found is None else found
@@ -143,15 +159,16 @@ class Ledger:
                 f"the ledger '{self._name}' belongs to another search (different: "
                 f"{', '.join(sorted(wrong))}); choose another folder or --overwrite"
             )
+        return differing | ({"identity"} if found is None else set())
+
+    def _write_identity(self, identity: dict[str, Any], lacking: set[str]) -> None:
         with refused("write", self._where):
-            if found is None:
+            if "identity" in lacking:
                 _name_the_value(self._study)
-            for section in identity:
-                if section in differing:
-                    self._study.set_user_attr(section, identity[section])
-            if found is None:
-                # Last, for a process may be killed before it has written them all.
-                self._study.set_user_attr("identity", list(identity))
+            # The list of sections last, for a process may be killed before it has written them all.
+            for section, content in {**identity, "identity": list(identity)}.items():
+                if section in lacking:
+                    self._study.set_user_attr(section, content)
 
     def evaluations(self) -> list[Evaluation]:
         """The paid evaluations in order.
@@ -191,6 +208,12 @@ class Ledger:
                 except ValueError as error:
                     raise self._damaged(place_of(self._storage, trial), str(error)) from error
         return failures
+
+    @property
+    def lost(self) -> int:
+        """How many rows a repair may have lost."""
+        lost = self._study.user_attrs.get(LOST, 0)
+        return lost if type(lost) is int and lost > 0 else 0
 
     def append(self, candidate: Candidate) -> None:
         """Writes a paid evaluation.
@@ -307,8 +330,8 @@ def failure_of(trial: FrozenTrial) -> Failure:
         counts = tuple(failure.counts)
     except TypeError as error:
         raise ValueError(f"holds no whole failure ({error!r})") from error
-    texts = (failure.kind, failure.message)
-    if any(type(c) is not int for c in counts) or not all(isinstance(t, str) for t in texts):
+    whole = failure.kind in get_args(FailureKind) and isinstance(failure.message, str)
+    if not whole or any(type(count) is not int for count in counts):
         raise ValueError("holds no whole failure")
     return failure._replace(counts=counts)
 
@@ -365,11 +388,15 @@ class Replay:
 
     Args:
         recorded: the plans in the order in which they were paid.
+        lost: how many a repair may have lost. So many more are paid for again, and the order is
+            no longer known.
     """
 
-    def __init__(self, recorded: list[Counts]) -> None:
+    def __init__(self, recorded: list[Counts], lost: int = 0) -> None:
         self._recorded = recorded
-        self._position = 0
+        self._left = set(recorded)
+        self._lost = lost
+        self._repaired = lost > 0
 
     def check(self, counts: Counts) -> bool:
         """Whether a paid plan is already recorded.
@@ -377,14 +404,18 @@ class Replay:
         Raises:
             LedgerError: when it is not the recorded one.
         """
-        if self._position >= len(self._recorded):
+        if not self._left:
             return False
-        expected = self._recorded[self._position]
-        self._position += 1
-        if counts != expected:
-            raise LedgerError(
-                f"the resumed search diverged at evaluation {self._position}: it asks for plan "
-                f"{counts}, the ledger has {expected}; resume with the same versions and threads, "
-                "or start again with --overwrite"
-            )
-        return True
+        position = len(self._recorded) - len(self._left)
+        expected = self._recorded[position]
+        if counts == expected or (self._repaired and counts in self._left):
+            self._left.discard(counts)
+            return True
+        if self._lost:
+            self._lost -= 1
+            return False
+        raise LedgerError(
+            f"the resumed search diverged at evaluation {position + 1}: it asks for plan "
+            f"{counts}, the ledger has {expected}; resume with the same versions and threads, or "
+            "start again with --overwrite"
+        )

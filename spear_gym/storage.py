@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import hashlib
 import sqlite3
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,15 +17,20 @@ from spear_gym.addresses import LedgerError, hidden, is_address, parse, shown
 from spear_gym.ownership import FileSlot, Lease, OwnedError
 
 if TYPE_CHECKING:
+    from optuna import Study
     from optuna.storages import BaseStorage, JournalStorage, RDBStorage
     from optuna.trial import FrozenTrial
     from sqlalchemy.engine import URL
+
+    from spear_gym.journal import Journal
 
 __all__ = [
     "LedgerError",
     "check_storage",
     "is_address",
+    "mend_end",
     "open_storage",
+    "open_study",
     "own_study",
     "place_of",
     "refused",
@@ -35,12 +41,13 @@ CONNECT_SECONDS = 10
 """A database server that does not answer within this time is unreachable."""
 
 
-def open_storage(where: Path | str) -> BaseStorage:
-    """Opens a storage of Optuna's, and makes it when it is missing.
+def open_storage(where: Path | str, *, make: bool = True) -> BaseStorage:
+    """Opens a storage of Optuna's.
 
     Args:
         where: the path of a journal file; or an address such as ``sqlite:///FILE`` or
             ``postgresql://USER:PASSWORD@HOST/NAME`` (the extra ``postgres``).
+        make: it is made when it is missing.
 
     Raises:
         LedgerError: when it cannot be opened, is damaged, or is something else, which is left as
@@ -48,8 +55,8 @@ def open_storage(where: Path | str) -> BaseStorage:
     """
     with refused("open", where):
         if is_address(where):
-            return _database(str(where))
-        return _journal(Path(where), ours=isinstance(where, Path))
+            return _database(str(where), make=make)
+        return _journal(Path(where), ours=isinstance(where, Path), make=make)
 
 
 def check_storage(where: str | None) -> None:
@@ -60,6 +67,17 @@ def check_storage(where: str | None) -> None:
     """
     if where is not None:
         open_storage(where)
+
+
+def open_study(storage: BaseStorage, name: str) -> Study:
+    """A study, made when it is missing; one that is there is only read."""
+    import optuna
+
+    if name in optuna.get_all_study_names(storage):
+        return optuna.load_study(storage=storage, study_name=name)
+    return optuna.create_study(
+        storage=storage, study_name=name, direction="maximize", load_if_exists=True
+    )
 
 
 def own_study(storage: BaseStorage, where: Path | str, study: str) -> Lease:
@@ -87,16 +105,34 @@ def own_study(storage: BaseStorage, where: Path | str, study: str) -> Lease:
     return Lease(FileSlot(file), str(file), what)
 
 
-def place_of(storage: BaseStorage, trial: FrozenTrial) -> str:
-    """Where a row stands: the line of a journal, the number in a study of a database."""
+def mend_end(storage: BaseStorage) -> None:
+    """Cuts off a journal's last row where a killed process did not finish it.
+
+    To be called once the rest was found whole, so that nothing changes in what is refused.
+
+    Raises:
+        LedgerError: when the last line is no part of a row.
+    """
+    journal = _journal_of(storage)
+    if journal is not None:
+        journal.mend_end()
+
+
+def _journal_of(storage: BaseStorage) -> Journal | None:
     from optuna.storages import JournalStorage
 
     from spear_gym.journal import Journal
 
     backend = storage._backend if isinstance(storage, JournalStorage) else None
-    if isinstance(backend, Journal):
-        return f"line {backend.follower.trials[trial._trial_id]}"
-    return f"row {trial.number}"
+    return backend if isinstance(backend, Journal) else None
+
+
+def place_of(storage: BaseStorage, trial: FrozenTrial) -> str:
+    """Where a row stands: the line of a journal, the number in a study of a database."""
+    journal = _journal_of(storage)
+    if journal is None:
+        return f"row {trial.number}"
+    return f"line {journal.follower.trials[trial._trial_id]}"
 
 
 @contextmanager
@@ -114,14 +150,16 @@ def refused(verb: str, where: Path | str) -> Iterator[None]:
         raise LedgerError(f"cannot {verb} the ledger '{shown(where)}': {cause}") from error
 
 
-def _journal(path: Path, *, ours: bool) -> JournalStorage:
+def _journal(path: Path, *, ours: bool, make: bool) -> JournalStorage:
     from optuna.storages import JournalStorage
 
     from spear_gym.journal import Journal, damaged, recognise
 
-    recognise(path, ours=ours)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    journal = Journal(path.resolve(), ours=ours)
+    if not recognise(path, ours=ours) and not make:
+        raise LedgerError(f"there is no ledger '{path}'")
+    if make:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    journal = Journal(path.resolve(), ours=ours, read_only=not make)
     try:
         return JournalStorage(journal)
     except (LedgerError, OSError):
@@ -134,7 +172,7 @@ def _journal(path: Path, *, ours: bool) -> JournalStorage:
 # ---------------------------------------------------------------- databases
 
 
-def _database(address: str) -> RDBStorage:
+def _database(address: str, *, make: bool) -> RDBStorage:
     from optuna.storages import RDBStorage
     from sqlalchemy.exc import NoSuchModuleError
 
@@ -151,13 +189,13 @@ def _database(address: str) -> RDBStorage:
     if backend == "postgresql":
         options = {"connect_args": {"connect_timeout": CONNECT_SECONDS}}
     try:
-        if backend == "sqlite":
-            _check_sqlite(url)
-        else:
-            _check_server(url, options)
+        tables = _sqlite_tables(url) if backend == "sqlite" else _server_tables(url, options)
+        _check_tables(tables, shown(address), alone=backend == "sqlite")
+        if not make and "studies" not in tables:
+            raise LedgerError(f"there is no ledger in '{shown(address)}'")
         # Optuna fills in a template.
         text = url.render_as_string(hide_password=False).replace("{", "{{").replace("}", "}}")
-        return RDBStorage(text, engine_kwargs=options)
+        return _made_at_once(lambda: RDBStorage(text, engine_kwargs=options))
     except ImportError as error:
         raise LedgerError(
             f"{backend} needs a driver that is not installed ({error}); for PostgreSQL: "
@@ -165,71 +203,78 @@ def _database(address: str) -> RDBStorage:
         ) from error
 
 
-def _check_sqlite(url: URL) -> None:
-    """Refuses a file that holds something else; it is read without being opened for writing.
+def _made_at_once(make: Callable[[], RDBStorage]) -> RDBStorage:
+    """Makes a database's tables, which Optuna does not do safely when two processes come first."""
+    from sqlalchemy.exc import IntegrityError, OperationalError, ProgrammingError
+
+    for pause in (0.1, 0.2, 0.4, 0.8):
+        try:
+            return make()
+        except (IntegrityError, OperationalError, ProgrammingError) as error:
+            if not isinstance(error, IntegrityError) and "already exists" not in str(error):
+                raise
+            time.sleep(pause)
+    return make()
+
+
+def _sqlite_tables(url: URL) -> dict[str, set[str]]:
+    """The columns of the tables and views of an SQLite file, of which not a byte changes.
 
     Raises:
-        LedgerError: see above.
+        LedgerError: when it is another file, or none.
     """
-    name = url.database
-    if name in (None, "", ":memory:"):
-        raise LedgerError(f"'{shown(str(url))}' is kept nowhere; give sqlite:///FILE")
-    assert name is not None
-    path = Path(name.removeprefix("file:"))
     from spear_gym.journal import check_kind
 
+    if url.database in (None, "", ":memory:"):
+        raise LedgerError(f"'{shown(str(url))}' is kept nowhere; give sqlite:///FILE")
+    path = Path(str(url.database).removeprefix("file:"))
     try:
         found = path.lstat()
     except FileNotFoundError:
-        return
+        return {}
     check_kind(path, found)
     if found.st_size == 0:
-        return
+        return {}
     with path.open("rb") as file:
-        if not file.read(16).startswith(b"SQLite format 3\0"):
-            raise LedgerError(
-                f"'{path}' is no SQLite database, so it is left alone; a journal is given by its "
-                "path alone"
-            )
-    _check_tables(_sqlite_tables(path), shown(str(url)), alone=True)
+        head = file.read(20)
+    if not head.startswith(b"SQLite format 3\0"):
+        raise LedgerError(
+            f"'{path}' is no SQLite database, so it is left alone; a journal is given by its path "
+            "alone"
+        )
+    keeps_log = head[18:] == b"\2\2"
+    if keeps_log and not path.with_name(path.name + "-wal").exists():
+        return _columns(path, "ro&immutable=1")  # nobody has it open, and SQLite would make files
+    try:
+        return _columns(path, "ro")
+    except sqlite3.OperationalError:  # its writer was killed, and reading does not mend it
+        return _columns(path, "ro&immutable=1")
 
 
-def _sqlite_tables(path: Path) -> dict[str, set[str]]:
-    """The columns of a database's tables and views; not a byte of it changes."""
+def _columns(path: Path, mode: str) -> dict[str, set[str]]:
     query = (
         "SELECT m.name, t.name FROM sqlite_master m, pragma_table_info(m.name) t "
         "WHERE m.type IN ('table', 'view') AND m.name NOT LIKE 'sqlite_%'"
     )
-
-    def read(mode: str) -> dict[str, set[str]]:
-        tables: dict[str, set[str]] = {}
-        address = f"{path.absolute().as_uri()}?mode={mode}"
-        with closing(sqlite3.connect(address, uri=True)) as database:
-            for table, column in database.execute(query):
-                tables.setdefault(table, set()).add(column)
-        return tables
-
-    with path.open("rb") as file:
-        keeps_log = file.read(20)[18:] == b"\2\2"
-    if keeps_log and not path.with_name(path.name + "-wal").exists():
-        return read("ro&immutable=1")  # nobody has it open, and SQLite would make two files
-    try:
-        return read("ro")
-    except sqlite3.OperationalError:  # its writer was killed, and reading does not mend it
-        return read("ro&immutable=1")
+    tables: dict[str, set[str]] = {}
+    address = f"{path.absolute().as_uri()}?mode={mode}"
+    with closing(sqlite3.connect(address, uri=True)) as database:
+        for table, column in database.execute(query):
+            tables.setdefault(table, set()).add(column)
+    return tables
 
 
-def _check_server(url: URL, options: dict[str, Any]) -> None:
+def _server_tables(url: URL, options: dict[str, Any]) -> dict[str, set[str]]:
+    """The columns of those tables on a server that have the names of Optuna's."""
     from sqlalchemy import create_engine, inspect
 
     engine = create_engine(url, **options)
     try:
         inspector = inspect(engine)
-        tables = {
+        return {
             table: {column["name"] for column in inspector.get_columns(table)}
             for table in set(inspector.get_table_names()) & set(_optuna_tables())
         }
-        _check_tables(tables, shown(str(url)), alone=False)
     finally:
         engine.dispose()
 

@@ -11,6 +11,7 @@ from rich.markup import escape
 from spear_gym.cli import (  # noqa: F401 - they add commands
     compare,
     evaluate,
+    ledger,
     lre,
     lre_study,
     search,

@@ -22,10 +22,13 @@ from spear_gym.agents.compare.run import ARCHIVE, Comparison, compare
 from spear_gym.agents.folders import RUN_FORMAT
 from spear_gym.agents.pipeline import search_in_folder
 from spear_gym.agents.run_folder import SearchSettings
-from spear_gym.evaluation import Evaluation, PlanEvaluator
+from spear_gym.evaluation import Counts, Evaluation, EvaluationFailed, PlanEvaluator
 from spear_gym.ledger import Ledger
 from spear_gym.lre import NoEstimator
+from spear_gym.mending import repair
 from spear_gym.reward import TargetAwareReward
+from spear_gym.simulation.walk import Walk
+from spear_gym.storage import LedgerError
 from spear_gym.target import make_judge
 
 OFF_POLICY: dict[str, Any] = {"learning_starts": 6, "batch_size": 8, "buffer_size": 500}
@@ -43,9 +46,11 @@ SETTINGS: dict[str, dict[str, Any]] = {
 BUDGET = 16
 
 
-def run(name: str, folder: Path) -> tuple[list[Evaluation], int, bytes]:
+def run(
+    name: str, folder: Path, evaluator: PlanEvaluator | None = None
+) -> tuple[list[Evaluation], int, bytes]:
     """A search in a folder: its ledger, its simulator runs, its plan."""
-    evaluator = PlanEvaluator(toys.tiny())
+    evaluator = evaluator or PlanEvaluator(toys.tiny())
     judge = make_judge(evaluator, NoEstimator(), TargetAwareReward(), target=0.4)
     settings = SearchSettings("tiny", name, budget=BUDGET, agent_settings=SETTINGS.get(name, {}))
     agent = make_agent(name, settings.agent_settings)
@@ -60,7 +65,8 @@ def rows(folder: Path, evaluator: PlanEvaluator) -> list[Evaluation]:
     assert identity.pop("format") == RUN_FORMAT
     settings = identity["settings"]
     name = f"tiny {settings['agent']} seed {settings['seed']}"
-    return Ledger(folder / "ledger.log", name, evaluator.space, identity).evaluations()
+    with Ledger(folder / "ledger.log", name, evaluator.space, identity) as ledger:
+        return ledger.evaluations()
 
 
 def untimed(evaluations: list[Evaluation]) -> list[dict[str, Any]]:
@@ -71,9 +77,6 @@ def untimed(evaluations: list[Evaluation]) -> list[dict[str, Any]]:
 def short_locks(monkeypatch: pytest.MonkeyPatch) -> None:
     """A lock that a killed process left behind is taken over sooner."""
     monkeypatch.setattr("spear_gym.journal.LOCK_SECONDS", 0.4)
-
-
-pytestmark = pytest.mark.filterwarnings("ignore:The value of `grace_period` might be too small")
 
 
 def start(target: Callable[..., Any], *arguments: Any) -> BaseProcess:
@@ -91,6 +94,53 @@ def kill_when(process: BaseProcess, written: Callable[[], int], more: int) -> bo
     process.kill()
     process.join()
     return process.exitcode == -signal.SIGKILL
+
+
+class Cramped(PlanEvaluator):
+    """Memory runs out for some plans, and for some first decisions."""
+
+    def _walk(self, key: Counts) -> Walk:
+        if sum(key) % 4 == 1:
+            raise EvaluationFailed(f"plan {key}: out of memory", "memory")
+        return super()._walk(key)
+
+
+@pytest.mark.parametrize("name", ["tpe", "a2c-default"])
+def test_memory_that_ran_out_only_once(name: str, tmp_path: Path) -> None:
+    """A resumed search fails where the first part did, though there is memory enough now."""
+    whole, _, plan = run(name, tmp_path / "whole", Cramped(toys.tiny()))
+    lines = (tmp_path / "whole" / "ledger.log").read_bytes().splitlines(keepends=True)
+    failed = [number for number, line in enumerate(lines) if b'"failure"' in line]
+    assert failed
+    shutil.copytree(tmp_path / "whole", tmp_path / "cut")
+    (tmp_path / "cut" / "ledger.log").write_bytes(b"".join(lines[: failed[-1] + 1]))
+    again, _, _ = run(name, tmp_path / "cut")
+    before = sum(b'"evaluation"' in line for line in lines[: failed[-1]])
+    assert untimed(again)[:before] == untimed(whole)[:before]
+    assert len(again) == BUDGET, "it goes on"
+    shutil.copytree(tmp_path / "whole", tmp_path / "resumed")
+    again, runs, same = run(name, tmp_path / "resumed")
+    assert (untimed(again), runs, same) == (untimed(whole), 0, plan)
+
+
+@pytest.mark.parametrize("name", ["tpe", "a2c-default"])
+def test_repaired_ledger_is_resumed(name: str, tmp_path: Path) -> None:
+    """Plans of damaged lines are paid for again, and no others."""
+    whole, _, plan = run(name, tmp_path / "run")
+    path = tmp_path / "run" / "ledger.log"
+    lines = path.read_bytes().splitlines(keepends=True)
+    for number in (7, 9):
+        lines[number] = lines[number][:100] + b"\0" * 20 + lines[number][120:]
+    path.write_bytes(b"".join(lines))
+    with pytest.raises(LedgerError, match=r"line 8 of the ledger .*spear ledger repair"):
+        run(name, tmp_path / "run")
+    repair(path)
+    again, runs, same = run(name, tmp_path / "run")
+    assert 0 < runs <= 2, "the smallest plan is known before"
+    assert same == plan
+    assert {e.counts for e in again} == {e.counts for e in whole}
+    again, runs, same = run(name, tmp_path / "run")
+    assert (len(again), runs, same) == (len(whole), 0, plan)
 
 
 @pytest.mark.parametrize("name", AGENTS)

@@ -17,7 +17,9 @@ from spear_gym.agents.sb3 import named_agent
 from spear_gym.agents.tuning import FIRST_SEED, SPACES, TuningSettings, check, tune
 from spear_gym.evaluation import PlanEvaluator
 from spear_gym.lre import NoEstimator
+from spear_gym.mending import repair
 from spear_gym.reward import TargetAwareReward
+from spear_gym.storage import LedgerError
 from spear_gym.target import Judge, make_judge
 
 ASKED = TuningSettings("a2c", "tiny", (0.4, 0.5), trials=3, seeds=2, budget=8)
@@ -63,6 +65,33 @@ def test_tuning_by_hand_and_resumed(tmp_path: Path) -> None:
     other = TuningSettings(**{**vars_of(ASKED), "budget": 9})
     with pytest.raises(AgentError, match="holds a tuning with other settings"):
         tune(other, judges, bench, tmp_path)
+
+
+def test_tuning_that_was_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While it wrote a row: the row is cut off, and the lock, a link that leads nowhere, stays."""
+    monkeypatch.setattr("spear_gym.journal.LOCK_SECONDS", 0.2)
+    judges, bench = parts(tmp_path)
+    judges = {0.4: judges[0.4]}
+    asked = TuningSettings("a2c", "tiny", (0.4,), trials=1, seeds=1, budget=4)
+    tune(asked, judges, bench, tmp_path)
+    path = tmp_path / "trials.log"
+    content = path.read_bytes()
+    path.write_bytes(content[: content.rindex(b"\n", 0, -1) + 40])
+    (tmp_path / "trials.log.lock").symlink_to("runs/tune-a2c/trials.log")
+    values: list[float] = []
+    tune(TuningSettings(**{**vars_of(asked), "trials": 2}), judges, bench, tmp_path)
+    record = json.loads((tmp_path / "a2c.tuning.json").read_text())
+    assert len(record["values"]) == 2
+    assert record["value_of_library_settings"] == record["values"][0]
+    # A line in the middle: said, and mended.
+    lines = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"".join([*lines[:3], b"\0" * 50 + b"\n", *lines[3:]]))
+    with pytest.raises(LedgerError, match=r"line 4 of the ledger .* holds 50 zero bytes"):
+        tune(asked, judges, bench, tmp_path)
+    repair(path)
+    tune(asked, judges, bench, tmp_path, on_trial=values.append)
+    assert values == []
+    assert json.loads((tmp_path / "a2c.tuning.json").read_text())["values"] == record["values"]
 
 
 def vars_of(settings: TuningSettings) -> dict[str, object]:
