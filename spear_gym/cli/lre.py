@@ -214,7 +214,7 @@ def estimator_for(
 ) -> SynopsEstimator:
     """The estimator asked for; a missing fit is made first, and kept for the next time."""
     from spear_gym.envs_registry.fits import stored_lre, user_path
-    from spear_gym.lre_fit import Stopping
+    from spear_gym.lre_fit import Stopping, check_reachable
     from spear_gym.target import make_estimator
 
     stored = stored_lre(evaluator) if lre == "auto" else None
@@ -227,5 +227,6 @@ def estimator_for(
             f"'{evaluator.scoring}': fine-tuning up to {stopping.cap} random plans first",
             soft_wrap=True,
         )
+        check_reachable(evaluator, targets, store=samples_path(path))
         stored = fit_with_progress(evaluator, stopping, 0, "linear", 0, workers, path)
     return make_estimator(evaluator, lre, stored)
