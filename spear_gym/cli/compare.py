@@ -62,7 +62,7 @@ def compare(
     set_threads(1)
     from spear_gym.agents.compare.cells import CompareSettings
     from spear_gym.agents.compare.run import compare as run_comparison
-    from spear_gym.agents.compare.run import unfinished
+    from spear_gym.agents.compare.run import is_comparison, unfinished
 
     settings = CompareSettings(
         workloads=listed(workload),
@@ -76,7 +76,7 @@ def compare(
         lre=lre,
         confidence=confidence_of(confidence),
     )
-    check_report(out_folder, "cells.csv")
+    check_report(out_folder, "cells.csv", ours=is_comparison(out_folder))
     loaded = {name: resolve_workload(name) for name in settings.workloads}
     count = worker_count(workers)
     cells = settings.cells()

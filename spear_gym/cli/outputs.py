@@ -36,18 +36,19 @@ def check_output(path: Path, ours: Callable[[Path], bool]) -> None:
         raise _foreign(path)
 
 
-def check_report(folder: Path, *tables: str) -> None:
+def check_report(folder: Path, *tables: str, ours: bool = False) -> None:
     """Refuses, before any work, a folder whose files a report would replace.
 
     Args:
         folder: where a report is to be written.
         tables: names of its files beside the pages and pictures.
+        ours: the folder is known to be that of the same command, though its page may be gone.
 
     Raises:
         RunError: when it may not be written.
     """
     check_output(folder / "report.html", is_report)
-    if (folder / "report.html").exists():
+    if ours or (folder / "report.html").exists():
         return
     # The page is written first, so what is there without one is not ours.
     for name in ("report.md", "figures", *tables):

@@ -46,7 +46,7 @@ def sensitivity(
     """Vary the penalty's weight, the measured observation features, and the way of scoring."""
     set_threads(1)
     from spear_gym.agents.compare.cells import CompareSettings
-    from spear_gym.agents.compare.run import unfinished
+    from spear_gym.agents.compare.run import is_comparison, unfinished
     from spear_gym.agents.compare.sensitivity import run_study, variants, write_study
     from spear_gym.evaluation import PlanEvaluator
 
@@ -60,7 +60,8 @@ def sensitivity(
     )
     loaded = {name: resolve_workload(name) for name in base.workloads}
     study = variants(base, loaded, numbers(lambdas, "lambdas"))
-    check_report(out_folder, "study.csv")
+    begun = any(is_comparison(variant.folder(out_folder)) for variant in study)
+    check_report(out_folder, "study.csv", ours=begun)
     count = worker_count(workers)
     # A way of scoring needs its own prediction of SynOps; a missing fit is made before any search.
     for scoring in dict.fromkeys(variant.settings.scoring for variant in study):
