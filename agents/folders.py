@@ -19,7 +19,7 @@ FRONT_FORMAT = "spear-gym front 1"
 
 RUN_FILES = (
     "plan.json", "network.safetensors", "result.json", "curve.png", "plan.png", "ledger.log",
-    "ledger.log.lock", "cell.json", SETTINGS,
+    "cell.json", SETTINGS,
 )  # fmt: skip
 """What a run folder holds besides its owner's file. The settings, by which it is recognised, are
 removed last."""
@@ -206,10 +206,12 @@ def _remove(paths: Iterator[Path]) -> None:
 
 
 def _being_written(name: str) -> bool:
-    """Whether this is the name of a temporary file for one of a run's files.
+    """Whether this is the name of a temporary file for one of a run's files, or of their locks.
 
     Versions before 0.1 ended theirs in eight random characters.
     """
+    if re.fullmatch(r"ledger\.log\.lock([0-9a-f-]{36}\.rename)?", name):  # of Optuna's journal
+        return True
     known = (*RUN_FILES, *FRONT_FILES)
     earlier = re.fullmatch(r"\.(.+)\.[a-z0-9_]{8}", name)
     return temporary_for(name) in known or (earlier is not None and earlier[1] in known)

@@ -8,6 +8,7 @@ import os
 from pathlib import Path
 
 from spear_gym.evaluation import PlanEvaluator
+from spear_gym.files import file_name
 from spear_gym.lre import FittedEstimator, load_estimator
 
 SHIPPED = Path(__file__).parent / "lre"
@@ -21,7 +22,7 @@ def user_folder() -> Path:
 
 def shipped_path(evaluator: PlanEvaluator) -> Path:
     """Where the shipped fit for an evaluator's workload, scoring and criterion lies, if any."""
-    parts = [evaluator.workload.name, evaluator.scoring, evaluator.criterion]
+    parts = [file_name(evaluator.workload.name), evaluator.scoring, evaluator.criterion]
     if evaluator.precision != "float32":
         parts.append(evaluator.precision)
     return SHIPPED / f"{'.'.join(parts)}.json"

@@ -18,7 +18,7 @@ import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from torch import Tensor
@@ -30,6 +30,9 @@ JSON_LIMIT = 16 * MIB
 
 ARCHIVE_LIMIT = 256 * MIB
 """Bytes of a compressed JSON file, packed or unpacked; 500 searches of 200 plans have 9 MiB."""
+
+HEADER_LIMIT = 4 * MIB
+"""Bytes in which a safetensors file names its tensors: some hundred each."""
 
 MOST_VALUES = 20_000_000
 """Values in a JSON file: an empty list takes two bytes on disk and some sixty in memory."""
@@ -77,21 +80,27 @@ def read_whole(path: Path, limit: int) -> bytes:
     Raises:
         FileError: when it cannot be read, is no ordinary file, or is larger.
     """
+    with _ordinary(path) as file:
+        content = file.read(limit + 1) if os.fstat(file.fileno()).st_size <= limit else None
+    if content is None or len(content) > limit:
+        raise FileError(f"'{path}' is larger than the {_size(limit)} that such a file may have")
+    return content
+
+
+@contextmanager
+def _ordinary(path: Path) -> Iterator[BinaryIO]:
+    """Opens a file; pipes and devices are refused."""
     # Opening a pipe would wait for somebody to write to it.
     flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
     try:
         with open(os.open(path, flags), "rb") as file:  # noqa: PTH123 - a number
-            found = os.fstat(file.fileno())
-            if not stat.S_ISREG(found.st_mode):
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
                 raise FileError(f"'{path}' is no ordinary file")
-            content = file.read(limit + 1) if found.st_size <= limit else None
+            yield file
+    except FileError:
+        raise
     except (OSError, ValueError) as error:
-        if isinstance(error, FileError):
-            raise
         raise FileError(f"cannot read '{path}': {_reason(error)}") from error
-    if content is None or len(content) > limit:
-        raise FileError(f"'{path}' is larger than the {_size(limit)} that such a file may have")
-    return content
 
 
 def read_json(path: Path, *, limit: int = JSON_LIMIT, undefined: bool = False) -> Any:
@@ -130,6 +139,26 @@ def read_packed_json(path: Path, *, limit: int = ARCHIVE_LIMIT) -> Any:
     if not unpacking.eof or unpacking.unused_data:
         raise FileError(f"'{path}' is damaged: it is cut off, or goes on behind its end")
     return parse_json(content, f"'{path}'")
+
+
+def read_tensor_header(path: Path) -> dict[str, Any]:
+    """What a safetensors file says of its tensors, which are not read.
+
+    The form is https://huggingface.co/docs/safetensors: eight bytes of length, little-endian, then
+    so many of JSON, then the tensors.
+
+    Raises:
+        FileError: when it cannot be read, or does not begin so.
+    """
+    with _ordinary(path) as file:
+        length = int.from_bytes(file.read(8), "little")
+        if length > HEADER_LIMIT:
+            raise FileError(f"'{path}' is no safetensors file: its header has {length:,} bytes")
+        content = file.read(length)
+    header = parse_json(content, f"the header of '{path}'")
+    if not isinstance(header, dict):
+        raise FileError(f"'{path}' is no safetensors file: its header is no mapping")
+    return header
 
 
 def parse_json(content: bytes, name: str, *, undefined: bool = False) -> Any:
@@ -344,13 +373,15 @@ def write_json(path: Path, content: Any) -> None:
     write_bytes(path, json_bytes(content))
 
 
-def tensor_bytes(tensors: Mapping[str, Tensor]) -> bytes:
-    """Tensors in the safetensors format; equal tensors give equal bytes."""
+def tensor_bytes(tensors: Mapping[str, Tensor], note: dict[str, str] | None = None) -> bytes:
+    """Tensors in the safetensors format; equal tensors and notes give equal bytes."""
     from safetensors.torch import save
 
-    return save({k: v.detach().cpu().contiguous() for k, v in tensors.items()})
+    return save({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, note)
 
 
-def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
-    """Writes a safetensors file atomically."""
-    write_bytes(path, tensor_bytes(tensors))
+def write_tensors(
+    path: Path, tensors: Mapping[str, Tensor], note: dict[str, str] | None = None
+) -> None:
+    """Writes a safetensors file atomically, with a note that says what it is."""
+    write_bytes(path, tensor_bytes(tensors, note))

@@ -21,6 +21,7 @@ from spear_gym.lre import (
 from spear_gym.lre.conformal import NO_BOUND, widened
 from spear_gym.lre.families import FAMILIES, check_family
 from spear_gym.sampling import spanning_plans, spread_plans
+from spear_gym.target import RANGE_MARGIN, TargetError
 from spear_gym.tasks import run_tasks
 from spear_gym.training import Recipe, TrainingDiverged
 
@@ -174,6 +175,40 @@ def fit_lre(
     items = [(counts, seed * 1000 + stopping.cap + index) for index, counts in enumerate(others)]
     rest = _Collection(items, kept, None, on_sample).run(evaluator, workers)
     return fit_estimator(estimator, fitted, evaluator.fingerprint(), rest)
+
+
+def check_reachable(
+    evaluator: PlanEvaluator, targets: Sequence[float], *, store: Path | None, seed: int = 0
+) -> None:
+    """Refuses, before a fit is paid for, a target that even the smallest plan misses by far.
+
+    That plan is the first of every fit, so what is paid for it here is not paid again.
+
+    Args:
+        evaluator: scores and fine-tunes.
+        targets: SynOps fractions after fine-tuning.
+        store: of the fit's samples.
+        seed: of the fit.
+
+    Raises:
+        TargetError: when a target cannot be reached.
+        LREError: when the store belongs to something else.
+    """
+    kept = SampleStore(store, evaluator.fingerprint())
+    counts = evaluator.space.smallest_counts()
+    item = (counts, seed * 1000)
+    sample = kept.get(*item)
+    if sample is None:
+        sample = sample_plan(evaluator, item)
+        kept.add(sample, item[1])
+    # A fit is refused for targets so far outside its samples, among which this is the lowest.
+    if not sample.failed and min(targets) < sample.finetuned - RANGE_MARGIN:
+        raise TargetError(
+            f"target is {min(targets):g}, but the smallest plan has {sample.finetuned:.4f} of the "
+            f"unpruned SynOps after fine-tuning (every group pruned by max_ratio = "
+            f"{evaluator.space.max_ratio:g}, at least {evaluator.space.min_channels} channels "
+            "kept); raise the target or max_ratio"
+        )
 
 
 def _held_out_plans(

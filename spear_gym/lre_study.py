@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from spear_gym.evaluation import Counts, PlanEvaluator
-from spear_gym.files import read_packed_json, write_bytes
+from spear_gym.files import file_name, read_packed_json, write_bytes
 from spear_gym.lre import LREError, Sample, SampleStore
 from spear_gym.lre_fit import sample_plan
 from spear_gym.sampling import spanning_plans, spread_plans
@@ -119,6 +119,15 @@ class LREStudy:
             return cls(*names, tuple(content["layers"]), pools)
         except (ValueError, KeyError, TypeError) as error:
             raise LREError(f"cannot read the study '{path}': {error}") from error
+
+
+def is_study(path: Path) -> bool:
+    """Whether this is a file that :meth:`LREStudy.save` wrote."""
+    try:
+        LREStudy.load(path)
+    except LREError:
+        return False
+    return True
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,8 +243,8 @@ def _store(evaluator: PlanEvaluator, job: tuple[Scoring, int], folder: Path | No
     if folder is None:
         return SampleStore(None, fingerprint)
     digest = hashlib.sha256(json.dumps(fingerprint, sort_keys=True).encode()).hexdigest()[:10]
-    name = f"{evaluator.workload.name}.{job[0]}.{job[1]}-epochs.{digest}.samples.json"
-    return SampleStore(folder / name.replace(":", " ").replace("/", " "), fingerprint)
+    name = f"{file_name(evaluator.workload.name)}.{job[0]}.{job[1]}-epochs.{digest}.samples.json"
+    return SampleStore(folder / name, fingerprint)
 
 
 def _sample(evaluators: dict[Scoring, PlanEvaluator], item: _Item) -> Sample:

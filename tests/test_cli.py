@@ -25,6 +25,7 @@ from spear_gym.envs_registry import ENTRIES
 from spear_gym.envs_registry.fits import stored_lre
 from spear_gym.evaluation import PlanEvaluator
 from spear_gym.lre import load_estimator
+from spear_gym.lre_fit import Stopping, fit_lre
 from spear_gym.training import Recipe
 from spear_gym.workload import measure
 
@@ -757,6 +758,29 @@ def test_missing_fit_is_made_after_the_checks(
     run = ("search", "--workload", "toys:tiny", "--agent", "random")
     assert_one_error(spear(*run, "--target", "2", "--out", tmp_path / "new"), "target is 2")
     assert_one_error(spear(*run, "--out", folder), "exists")
+
+
+def test_a_target_out_of_reach_costs_one_fine_tune(
+    spear: Spear, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That of the smallest plan, which a fit begins with, so it is not paid again."""
+    monkeypatch.setenv("SPEAR_GYM_HOME", str(tmp_path / "home"))
+    fit = "spear_gym.cli.lre.fit_with_progress"
+    with monkeypatch.context() as patch:
+        patch.setattr(fit, lambda *_: pytest.fail("a fit was started"))
+        run = ("search", "--workload", "toys:tiny", "--agent", "random", "--min-channels", "5")
+        for _ in range(2):
+            ran = spear(*run, "--target", "0.2", "--out", tmp_path / "new")
+            assert_one_error(ran, "target is 0.2, but the smallest plan has 0.")
+    assert not (tmp_path / "new").exists()
+    (samples,) = (tmp_path / "home" / "lre").glob("*.samples.json")
+    (row,) = read(samples)["samples"]
+    evaluator = PlanEvaluator(toys.tiny(), min_channels=5)
+    assert tuple(row["counts"]) == evaluator.space.smallest_counts()
+    again = fit_lre(evaluator, stopping=Stopping(cap=4, tolerance=0), store=samples)
+    assert (again.samples[0].counts, again.samples[0].seconds) == (
+        evaluator.space.smallest_counts(), row["seconds"],
+    )  # fmt: skip
 
 
 def test_lre_mistakes(spear: Spear, tmp_path: Path) -> None:

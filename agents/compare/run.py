@@ -121,6 +121,30 @@ def compare(
     return comparison
 
 
+def is_comparison(folder: Path) -> bool:
+    """Whether a folder is that of a comparison: it says what its cells were run under."""
+    try:
+        return bool(_conditions_in(folder))
+    except RunError:
+        return False
+
+
+def _conditions_in(top: Path) -> dict[str, str]:
+    """What the cells of a folder were run under; nothing when it does not say.
+
+    Raises:
+        RunError: when what stands there is not ours.
+    """
+    path = top / CONDITIONS
+    if not path.exists():
+        return {}
+    found = read_json(path)
+    texts = isinstance(found, dict) and all(isinstance(value, str) for value in found.values())
+    if not texts or not {"budget", "reward"} <= found.keys():
+        raise RunError(f"'{path}' holds no conditions of a comparison; choose another --out")
+    return dict(found)
+
+
 def _claim(top: Path, settings: CompareSettings, fingerprints: dict[str, dict[str, str]]) -> None:
     """Makes a folder that of a comparison, or sees that it is; restores cells from its archive.
 
@@ -130,12 +154,11 @@ def _claim(top: Path, settings: CompareSettings, fingerprints: dict[str, dict[st
     path, archive = top / CONDITIONS, top / ARCHIVE
     ours = _conditions(settings, environment_versions(), fingerprints)
     restored: tuple[dict[str, Any], ...] = ()
-    if archive.is_file() and not path.is_file():
+    before = _conditions_in(top)
+    if archive.exists() and not before:
         kept = Comparison.load(archive)
         before = _conditions(kept.settings, kept.versions, kept.fingerprints)
         restored = kept.records
-    else:
-        before = read_json(path) if path.is_file() else {}
     for name in sorted(before.keys() & ours.keys()):
         if before[name] != ours[name]:
             raise RunError(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -67,17 +66,6 @@ def resolve_workload(name: str) -> Workload:
     if not isinstance(workload, Workload):
         raise WorkloadError(f"'{name}' gives a {type(workload).__name__}, not a Workload")
     return workload
-
-
-def check_output(path: Path) -> None:
-    """Refuses an output file that cannot be written, before any work."""
-    from spear_gym.agents.folders import RunError
-    from spear_gym.files import check_writable
-
-    try:
-        check_writable(path)
-    except OSError as error:
-        raise RunError(f"cannot write '{path}': {error}") from error
 
 
 def check_seed(seed: int) -> None:

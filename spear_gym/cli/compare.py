@@ -24,6 +24,7 @@ from spear_gym.cli.common import (
     worker_count,
 )
 from spear_gym.cli.lre import ConfidenceOption, confidence_of
+from spear_gym.cli.outputs import check_report
 
 if TYPE_CHECKING:
     from spear_gym.agents.compare.cells import Cell
@@ -61,7 +62,7 @@ def compare(
     set_threads(1)
     from spear_gym.agents.compare.cells import CompareSettings
     from spear_gym.agents.compare.run import compare as run_comparison
-    from spear_gym.agents.compare.run import unfinished
+    from spear_gym.agents.compare.run import is_comparison, unfinished
 
     settings = CompareSettings(
         workloads=listed(workload),
@@ -75,6 +76,7 @@ def compare(
         lre=lre,
         confidence=confidence_of(confidence),
     )
+    check_report(out_folder, "cells.csv", ours=is_comparison(out_folder))
     loaded = {name: resolve_workload(name) for name in settings.workloads}
     count = worker_count(workers)
     cells = settings.cells()
@@ -104,7 +106,10 @@ def report(
     from spear_gym.agents.compare.run import ARCHIVE, Comparison
 
     archive = source / ARCHIVE if source.is_dir() else source
-    _write(Comparison.load(archive), out_folder or archive.parent)
+    folder = out_folder or archive.parent
+    found = Comparison.load(archive)
+    check_report(folder, "cells.csv")
+    _write(found, folder)
 
 
 def _write(found: Comparison, folder: Path) -> None:

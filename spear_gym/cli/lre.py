@@ -15,7 +15,6 @@ from spear_gym.cli.common import (
     ScoringOption,
     WorkersOption,
     app,
-    check_output,
     check_seed,
     numbers,
     out,
@@ -24,6 +23,7 @@ from spear_gym.cli.common import (
     set_threads,
     worker_count,
 )
+from spear_gym.cli.outputs import check_output, with_format
 
 if TYPE_CHECKING:
     from spear_gym.evaluation import PlanEvaluator
@@ -72,6 +72,7 @@ def lre(
     set_threads(1)
     from spear_gym.envs_registry.fits import user_path
     from spear_gym.evaluation import PlanEvaluator
+    from spear_gym.lre.estimators import LRE_FORMAT
     from spear_gym.lre.families import check_family
     from spear_gym.lre_fit import Stopping
 
@@ -85,7 +86,7 @@ def lre(
         criterion=criterion,
     )
     path = out_path or user_path(evaluator)
-    check_output(path)
+    check_output(path, with_format(LRE_FORMAT))
     fit_with_progress(evaluator, stopping, held_out, estimator, seed, workers, path)
 
 
@@ -214,18 +215,20 @@ def estimator_for(
 ) -> SynopsEstimator:
     """The estimator asked for; a missing fit is made first, and kept for the next time."""
     from spear_gym.envs_registry.fits import stored_lre, user_path
-    from spear_gym.lre_fit import Stopping
+    from spear_gym.lre.estimators import LRE_FORMAT
+    from spear_gym.lre_fit import Stopping, check_reachable
     from spear_gym.target import make_estimator
 
     stored = stored_lre(evaluator) if lre == "auto" else None
     if lre == "auto" and stored is None:
         stopping = Stopping(targets, confidence=confidence)
         path = user_path(evaluator)
-        check_output(path)
+        check_output(path, with_format(LRE_FORMAT))
         out.print(
             f"no LRE fit for workload '{evaluator.workload.name}' with scoring "
             f"'{evaluator.scoring}': fine-tuning up to {stopping.cap} random plans first",
             soft_wrap=True,
         )
+        check_reachable(evaluator, targets, store=samples_path(path))
         stored = fit_with_progress(evaluator, stopping, 0, "linear", 0, workers, path)
     return make_estimator(evaluator, lre, stored)

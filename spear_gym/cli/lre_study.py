@@ -12,7 +12,6 @@ from spear_gym.cli.common import (
     NameArgument,
     WorkersOption,
     app,
-    check_output,
     check_seed,
     listed,
     numbers,
@@ -22,6 +21,7 @@ from spear_gym.cli.common import (
     set_threads,
     worker_count,
 )
+from spear_gym.cli.outputs import check_output, check_report
 
 
 @app.command("lre-study")
@@ -47,7 +47,8 @@ def lre_study_command(
     NAME is a workload, or several separated by commas. The same command goes on after a stop.
     """
     set_threads(1)
-    from spear_gym.lre_study import LREStudy, StudySettings, lre_study
+    from spear_gym.files import file_name
+    from spear_gym.lre_study import LREStudy, StudySettings, is_study, lre_study
     from spear_gym.report.lre_report import lre_page
     from spear_gym.report.page import write_page
     from spear_gym.simulation.simulate import SCORINGS
@@ -65,11 +66,14 @@ def lre_study_command(
         numbers(lengths, "lengths") if lengths else (),
         seed,
     )
-    check_output(out_folder / "report.html")
+    check_report(out_folder)
     count = worker_count(workers)
     workloads = [resolve_workload(part) for part in listed(name)]
+    paths = [out_folder / f"{file_name(workload.name)}.json.gz" for workload in workloads]
+    for path in paths:
+        check_output(path, is_study)
     studies: list[LREStudy] = []
-    for workload in workloads:
+    for workload, path in zip(workloads, paths, strict=True):
         with progress_bar() as progress:
             task = progress.add_task(f"fine-tune plans ({workload.name})", total=None)
 
@@ -78,7 +82,7 @@ def lre_study_command(
 
             folder = out_folder / "samples"
             study = lre_study(workload, settings, folder=folder, workers=count, on_sample=show)
-        study.save(out_folder / f"{workload.name}.json.gz".replace(":", " ").replace("/", " "))
+        study.save(path)
         studies.append(study)
     write_page(lre_page(studies), out_folder)
     out.print(f"report: [bold]{escape(str(out_folder / 'report.html'))}[/]", soft_wrap=True)

@@ -11,7 +11,6 @@ from rich.markup import escape
 from spear_gym.cli.common import (
     WorkersOption,
     app,
-    check_output,
     listed,
     numbers,
     out,
@@ -22,6 +21,7 @@ from spear_gym.cli.common import (
 )
 from spear_gym.cli.compare import failed_twice, missing_cells
 from spear_gym.cli.lre import estimator_for
+from spear_gym.cli.outputs import check_report
 
 if TYPE_CHECKING:
     from spear_gym.agents.compare.cells import Cell
@@ -46,7 +46,7 @@ def sensitivity(
     """Vary the penalty's weight, the measured observation features, and the way of scoring."""
     set_threads(1)
     from spear_gym.agents.compare.cells import CompareSettings
-    from spear_gym.agents.compare.run import unfinished
+    from spear_gym.agents.compare.run import is_comparison, unfinished
     from spear_gym.agents.compare.sensitivity import run_study, variants, write_study
     from spear_gym.evaluation import PlanEvaluator
 
@@ -60,7 +60,8 @@ def sensitivity(
     )
     loaded = {name: resolve_workload(name) for name in base.workloads}
     study = variants(base, loaded, numbers(lambdas, "lambdas"))
-    check_output(out_folder / "report.html")
+    begun = any(is_comparison(variant.folder(out_folder)) for variant in study)
+    check_report(out_folder, "study.csv", ours=begun)
     count = worker_count(workers)
     # A way of scoring needs its own prediction of SynOps; a missing fit is made before any search.
     for scoring in dict.fromkeys(variant.settings.scoring for variant in study):

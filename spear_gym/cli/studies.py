@@ -13,7 +13,6 @@ from spear_gym.cli.common import (
     NameArgument,
     WorkersOption,
     app,
-    check_output,
     check_seed,
     out,
     progress_bar,
@@ -21,6 +20,7 @@ from spear_gym.cli.common import (
     set_threads,
     worker_count,
 )
+from spear_gym.cli.outputs import check_output, nothing, with_entries
 
 
 @app.command("score-study")
@@ -40,13 +40,16 @@ def score_study_command(
 ) -> None:
     """Measure whether each way of scoring predicts the accuracy after fine-tuning."""
     set_threads(1)
-    from spear_gym.files import write_bytes, write_json
+    from spear_gym.files import file_name, write_bytes, write_json
     from spear_gym.report.score_picture import score_png
     from spear_gym.score_study import VALID, ScoredPlan, score_study
 
     check_seed(seed)
-    stem = out_folder / name.replace(":", "-")
-    check_output(stem.with_suffix(".json"))
+    stem = out_folder / file_name(name.replace(":", "-"))
+    data, picture = (stem.with_name(f"{stem.name}.{kind}") for kind in ("json", "png"))
+    check_output(data, with_entries("workload", "fraction", "each", "plans", "validity"))
+    if not data.exists():  # which is written first
+        check_output(picture, nothing)
     workload = resolve_workload(name)
     count = worker_count(workers)
     with progress_bar() as progress:
@@ -83,8 +86,8 @@ def score_study_command(
     weak = [r.scoring for r in study.validity if r.group == "fixed" and r.spearman < VALID]
     if weak:
         out.print(f"below {VALID} at fixed SynOps, so a search compares proxies: {', '.join(weak)}")
-    write_json(stem.with_suffix(".json"), study.to_json())
-    write_bytes(stem.with_suffix(".png"), score_png(study))
+    write_json(data, study.to_json())
+    write_bytes(picture, score_png(study))
     out.print(f"wrote {stem}.json and .png", soft_wrap=True)
 
 
@@ -101,11 +104,11 @@ def spread_study_command(
 ) -> None:
     """Measure whether a workload tells plans apart: spread between plans against seeds."""
     set_threads(1)
-    from spear_gym.files import write_json
+    from spear_gym.files import file_name, write_json
     from spear_gym.spread_study import spread_study
 
-    path = out_folder / f"{name.replace(':', '-')}.json"
-    check_output(path)
+    path = out_folder / f"{file_name(name.replace(':', '-'))}.json"
+    check_output(path, with_entries("workload", "fraction", "accuracies", "seed_std", "plan_std"))
     workload = resolve_workload(name)
     count = worker_count(workers)
     with progress_bar() as progress:

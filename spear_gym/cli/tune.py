@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from spear_gym.cli.common import app, numbers, out, progress_bar, resolve_workload, set_threads
+from spear_gym.cli.outputs import check_output, is_settings, with_entries
 
 
 @app.command()
@@ -25,6 +26,7 @@ def tune(
 ) -> None:
     """Tune an algorithm's settings by Optuna's TPE; the same command goes on after a stop."""
     set_threads(1)
+    from spear_gym.agents.algorithms import ENVIRONMENT
     from spear_gym.agents.compare.cells import Bench, Cell, CompareSettings
     from spear_gym.agents.tuning import TuningSettings, check
     from spear_gym.agents.tuning import tune as run_tuning
@@ -33,6 +35,8 @@ def tune(
     check(settings)
     asked = CompareSettings((workload,), (algorithm,), settings.targets, lre=lre)
     folder = out_folder or Path("runs") / f"tune-{algorithm}"
+    check_output(folder / f"{algorithm}.yml", is_settings(ENVIRONMENT))
+    check_output(folder / f"{algorithm}.tuning.json", with_entries("algorithm", "objective"))
     bench = Bench(asked, {workload: resolve_workload(workload)}, folder)
     judges = {t: bench.judge(Cell(workload, algorithm, t, 0)) for t in settings.targets}
     with progress_bar("best {task.fields[best]:.4f}") as progress:

@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 from rich.table import Table
 
 from spear_gym.cli.common import (
     app,
-    check_output,
     out,
     progress_bar,
     set_threads,
 )
-
-if TYPE_CHECKING:
-    pass
+from spear_gym.cli.outputs import PRETRAINED, check_output, is_weights
 
 
 @app.command()
@@ -55,7 +52,7 @@ def pretrain(
         raise WorkloadError(unknown("workload", name, tuple(ENTRIES)))
     entry = ENTRIES[name]
     path = out_path or Path(f"{name}.safetensors")
-    check_output(path)
+    check_output(path, is_weights)
     with progress_bar("loss {task.fields[loss]}") as progress:
         task = progress.add_task(f"pretrain {name}", total=None, loss="-")
 
@@ -63,6 +60,6 @@ def pretrain(
             progress.update(task, completed=done, total=total, loss=f"{loss:.3f}")
 
         model = entry.train_network(show)
-    write_tensors(path, dict(model.state_dict()))
+    write_tensors(path, model.state_dict(), PRETRAINED)
     figures = entry.workload(model).reference("search")
     out.print(f"search accuracy {figures.accuracy:.4f}, SynOps {figures.synops:,.0f}; wrote {path}")

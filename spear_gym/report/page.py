@@ -88,22 +88,21 @@ def write_page(page: Page, folder: Path) -> list[Path]:
     Returns:
         The files.
     """
-    written = []
-    images: dict[str, bytes] = {}
-    for section in page.sections:
-        for picture in section.pictures:
-            for kind in ("png", "svg"):
-                path = folder / "figures" / f"{picture.name}.{kind}"
-                content = drawn(picture.figure, kind)
-                write_bytes(path, content)
-                written.append(path)
-                if kind == "png":
-                    images[picture.name] = content
-    texts = {"report.md": markdown(page), "report.html": html(page, images)}
-    for name, text in texts.items():
-        write_text(folder / name, text)
-        written.append(folder / name)
-    return written
+    pictures = [picture for section in page.sections for picture in section.pictures]
+    images = {
+        f"{picture.name}.{kind}": drawn(picture.figure, kind)
+        for picture in pictures
+        for kind in ("png", "svg")
+    }
+    # The page first: by it the rest is recognised when a report is written again.
+    write_text(
+        folder / "report.html", html(page, {p.name: images[f"{p.name}.png"] for p in pictures})
+    )
+    write_text(folder / "report.md", markdown(page))
+    for name, content in images.items():
+        write_bytes(folder / "figures" / name, content)
+    texts = [folder / "report.md", folder / "report.html"]
+    return [*(folder / "figures" / name for name in images), *texts]
 
 
 def drawn(figure: Figure, kind: str) -> bytes:
