@@ -245,6 +245,7 @@ def result_json(
         "statistics": evaluator.statistics | dict(report.tuned.ways),
         "updated": search.updated,
         "interrupted": search.interrupted,
+        "ended": search.ended,
         "tuned_plans": report.tuned_plans,
         "scored_plans": report.scored_plans,
         "seconds": asdict(report.phases),

@@ -19,7 +19,7 @@ from spear_gym.files import write_json, write_text
 from spear_gym.workload import unknown
 
 from .algorithms import ALGORITHMS, ENVIRONMENT, WRAPPERS
-from .base import AgentError, run_search
+from .base import AgentError, check_budget, run_search
 from .compare.curves import Anytime
 from .sb3 import named_agent
 
@@ -159,7 +159,8 @@ def check(settings: TuningSettings) -> None:
     """
     if settings.algorithm not in SPACES:
         raise AgentError(unknown("algorithm to tune", settings.algorithm, tuple(SPACES)))
-    for name in ("trials", "seeds", "budget"):
+    check_budget(settings.budget)
+    for name in ("trials", "seeds"):
         if getattr(settings, name) < 1:
             raise AgentError(f"{name} is {getattr(settings, name)}; it must be at least 1")
     if not settings.targets:
