@@ -28,6 +28,18 @@ OnFailure = Callable[[Counts, EvaluationFailed], None]
 
 _Measured = TypeVar("_Measured", Evaluation, PrefixMeasure)
 
+MOST_REPEATS = 2000
+"""A search ends at this many episodes in a row without a new plan: all episodes of a budget of 200.
+
+Where the budget could pay for every plan there is, it ends at as many as there are plans, or at
+:data:`FEWEST_REPEATS`.
+"""
+
+FEWEST_REPEATS = 100
+
+LARGEST_BUDGET = 1_000_000
+"""A search keeps all of its evaluations in memory: this many take some gigabytes."""
+
 
 class AgentError(ValueError):
     """An agent is unknown, or a search's settings are."""
@@ -42,6 +54,19 @@ def check_settings(agent: str, given: Iterable[str], known: Sequence[str]) -> No
     for name in given:
         if name not in known:
             raise AgentError(unknown(f"setting of agent '{agent}'", name, tuple(known)))
+
+
+def check_budget(budget: int) -> None:
+    """Refuses a budget that no search can have.
+
+    Raises:
+        AgentError: below 1, or above :data:`LARGEST_BUDGET`.
+    """
+    if not 1 <= budget <= LARGEST_BUDGET:
+        raise AgentError(
+            f"budget is {budget}; it must lie in 1..{LARGEST_BUDGET:,}, for all evaluations of a "
+            "search are kept in memory"
+        )
 
 
 class BudgetSpent(Exception):  # noqa: N818 - the regular end of a search, not an error
@@ -71,8 +96,9 @@ class SearchSession:
     """A search's budget, its record, and the only way to an evaluation.
 
     *Paid* evaluations are the distinct plans of this search, wherever the answer comes from. The
-    session ends at ``budget`` paid ones or at ten times as many episodes. Work of another kind,
-    such as training gates, is charged against the same budget (:meth:`charge`).
+    session ends at ``budget`` paid ones or at ten times as many episodes; earlier when every plan
+    there is is known, or when no new one has come up for long (:attr:`ended`). Work of another
+    kind, such as training gates, is charged against the same budget (:meth:`charge`).
 
     Args:
         evaluator: scores plans.
@@ -85,7 +111,7 @@ class SearchSession:
         on_failure: called when another one cannot be.
 
     Raises:
-        AgentError: when the budget is below 1.
+        AgentError: see :func:`check_budget`.
     """
 
     def __init__(
@@ -98,15 +124,18 @@ class SearchSession:
         failures: Mapping[Counts, EvaluationFailed] | None = None,
         on_failure: OnFailure | None = None,
     ) -> None:
-        if budget < 1:
-            raise AgentError(f"budget is {budget}; it must be at least 1 evaluation")
+        check_budget(budget)
         self.evaluator = evaluator
         self.judge = judge.fresh()
         self.budget = budget
+        self.plans = evaluator.space.size
         self.paid: dict[Counts, Candidate] = {}
+        self.failed: set[Counts] = set()
         self.curve: list[CurvePoint] = []
         self.episodes = 0
+        self.repeats = 0
         self.begun = 0
+        self.unfinished = 0
         self.updates = 0
         self.charged = 0
         self.charged_for = ""
@@ -123,8 +152,21 @@ class SearchSession:
 
     @property
     def done(self) -> bool:
-        """Whether the budget is spent."""
-        return self.spent >= self.budget or self.episodes >= self.max_episodes
+        """Whether the budget is spent, or nothing is left to spend it on."""
+        return self.spent >= self.budget or self.ended != ""
+
+    @property
+    def ended(self) -> str:
+        """Why the search is over with budget left, in words; empty when it is not."""
+        if self.spent >= self.budget:
+            return ""
+        if len(self.paid) + len(self.failed) >= self.plans:
+            return f"all {self.plans} plans are known"
+        if self.repeats >= self.max_repeats:
+            return f"no new plan in {self.repeats} episodes in a row"
+        if self.episodes >= self.max_episodes:
+            return f"all {self.episodes} episodes are used up"
+        return ""
 
     def charge(self, evaluations: int, what_for: str) -> None:
         """Charges other work against the budget.
@@ -141,6 +183,13 @@ class SearchSession:
     def max_episodes(self) -> int:
         """Episodes at which the search ends whatever was paid."""
         return EPISODES_PER_EVALUATION * self.budget
+
+    @property
+    def max_repeats(self) -> int:
+        """Episodes without a new plan, in a row, at which the search ends."""
+        if self.plans > self.budget:
+            return MOST_REPEATS
+        return min(max(self.plans, FEWEST_REPEATS), MOST_REPEATS)
 
     @property
     def best(self) -> Candidate | None:
@@ -164,8 +213,15 @@ class SearchSession:
         if self.done:
             raise BudgetSpent
         self.episodes += 1
+        self.unfinished = 0
         self.habits.note(counts, repeated=counts in self.paid)
-        evaluation = self._attempt(counts, self.evaluator.evaluate)
+        known = counts in self.paid or counts in self.failed
+        self.repeats = self.repeats + 1 if known else 0
+        try:
+            evaluation = self._attempt(counts, self.evaluator.evaluate)
+        except EvaluationFailed:
+            self.failed.add(counts)
+            raise
         if counts not in self.paid:
             candidate = self.judge(evaluation)
             self.paid[counts] = candidate
@@ -222,10 +278,11 @@ class SearchSession:
         """Counts an episode that begins, so that one that never ends cannot run for ever.
 
         Raises:
-            BudgetSpent: when many more have begun than the search may have.
+            BudgetSpent: when many more have begun than the search may have, or than have ended.
         """
         self.begun += 1
-        if self.begun > 2 * self.max_episodes:
+        self.unfinished += 1
+        if self.begun > 2 * self.max_episodes or self.unfinished > MOST_REPEATS:
             raise BudgetSpent
 
     def faults(self) -> tuple[str, ...]:
@@ -309,6 +366,8 @@ class SearchResult:
         runs: simulator runs.
         seconds: wall time.
         interrupted: stopped by the user.
+        ended: why the search was over with budget left, in words; empty when it was not, and when
+            the agent had nothing left to try.
         updated: whether the agent learned anything within its budget (always true for agents
             that do not train).
         faults: what makes the result doubtful, in words; see :mod:`spear_gym.degenerate`.
@@ -325,6 +384,7 @@ class SearchResult:
     runs: int
     seconds: float
     interrupted: bool
+    ended: str
     updated: bool
     faults: tuple[str, ...] = ()
 
@@ -388,6 +448,7 @@ def run_search(
         runs=evaluator.runs - runs,
         seconds=time.perf_counter() - start,
         interrupted=interrupted,
+        ended=session.ended,
         updated=session.updates > 0 or not trains,
         faults=session.faults(),
     )

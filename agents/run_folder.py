@@ -232,6 +232,7 @@ def result_json(
         "updated": search.updated,
         "interrupted": search.interrupted,
         "faults": list(search.faults),
+        "ended": search.ended,
         "tuned_plans": report.tuned_plans,
         "scored_plans": report.scored_plans,
         "seconds": asdict(report.phases),

@@ -20,7 +20,7 @@ from spear_gym.storage import mend_end, open_storage, open_study, own_study
 from spear_gym.workload import unknown
 
 from .algorithms import ALGORITHMS, ENVIRONMENT, WRAPPERS
-from .base import AgentError, run_search
+from .base import AgentError, check_budget, run_search
 from .compare.curves import Anytime
 from .sb3 import named_agent
 
@@ -164,7 +164,8 @@ def check(settings: TuningSettings) -> None:
     """
     if settings.algorithm not in SPACES:
         raise AgentError(unknown("algorithm to tune", settings.algorithm, tuple(SPACES)))
-    for name in ("trials", "seeds", "budget"):
+    check_budget(settings.budget)
+    for name in ("trials", "seeds"):
         if getattr(settings, name) < 1:
             raise AgentError(f"{name} is {getattr(settings, name)}; it must be at least 1")
     if not settings.targets:

@@ -428,7 +428,7 @@ def test_sensitivity(spear: Spear, tmp_path: Path) -> None:
         (("--target", "0.0001"), "the lowest that can be reached is 0.0"),
         (("--target-synops", "100"), "either target (a fraction) or target_synops"),
         (("--budget", "0"), "budget is 0"),
-        (("--top", "0"), "top 0"),
+        (("--top", "0"), "top is 0"),
         (("--threads", "0"), "threads is 0"),
         (("--min-channels", "99"), "min_channels is 99; it must lie in 1..6"),
         (("--channel-multiple", "0"), "channel_multiple is 0"),

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from spear_gym.agents import make_agent
-from spear_gym.agents.base import AgentError
+from spear_gym.agents.base import AgentError, check_budget
 from spear_gym.agents.folders import RunError, claimed
 from spear_gym.agents.pipeline import finish, search_in_folder
 from spear_gym.agents.run_folder import SearchReport, SearchSettings, read_json
@@ -169,10 +169,9 @@ def check(bench: Bench) -> None:
             raise AgentError(f"a comparison needs at least one of its {name}")
         if len(set(given)) < len(given):
             raise AgentError(f"{name} are {', '.join(map(str, given))}; each may stand there once")
-    if settings.seeds < 1 or settings.budget < 1:
-        raise AgentError(
-            f"seeds is {settings.seeds} and budget {settings.budget}; both must be at least 1"
-        )
+    if settings.seeds < 1:
+        raise AgentError(f"seeds is {settings.seeds}; it must be at least 1")
+    check_budget(settings.budget)
     for agent in settings.agents:
         make_agent(agent)
     places: dict[Path, Cell] = {}

@@ -220,6 +220,7 @@ class _Job:
         workers: int | None,
     ) -> None:
         from spear_gym.agents import AgentError, make_agent
+        from spear_gym.agents.base import check_budget
         from spear_gym.evaluation import PlanEvaluator
         from spear_gym.observation import check_features
         from spear_gym.reward import make_reward
@@ -231,10 +232,9 @@ class _Job:
         check_features(settings.hidden_features)
         self.agent = make_agent(settings.agent, settings.agent_settings)
         make_reward(settings.reward, settings.reward_settings)
-        if settings.budget < 1 or settings.top < 1:
-            raise AgentError(
-                f"budget is {settings.budget} and top {settings.top}; both must be at least 1"
-            )
+        check_budget(settings.budget)
+        if settings.top < 1:
+            raise AgentError(f"top is {settings.top}; it must be at least 1")
         worker_count(workers)
         check_storage(storage)
         self.evaluator = PlanEvaluator(

@@ -94,6 +94,8 @@ def show_report(
         f"runs); plans fine-tuned: {report.tuned_plans}{pool}{charged}",
         soft_wrap=True,
     )
+    if search.ended:
+        out.print(f"the search ended before its budget: {search.ended}")
     phases = report.phases
     out.print(
         f"time: search {phases.search:.1f} s, fine-tune {phases.finetune:.1f} s, "

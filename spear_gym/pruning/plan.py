@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import floor
+from math import floor, prod
 from typing import Any, TypeVar
 
 import numpy as np
@@ -151,6 +151,17 @@ class PlanSpace:
             raise PlanError(f"ratios must be finite numbers, got {values.tolist()}")
         clipped = np.clip(values, 0.0, self.max_ratio)
         return tuple(self.count(i, float(ratio)) for i, ratio in enumerate(clipped))
+
+    @property
+    def size(self) -> int:
+        """Number of distinct plans."""
+        m = self.channel_multiple
+        choices = []
+        for index in range(len(self)):
+            smallest, largest = self.count(index, self.max_ratio), self.count(index, 0.0)
+            between = sum(smallest < multiple < largest for multiple in range(0, largest, m))
+            choices.append(between + (1 if smallest == largest else 2))
+        return prod(choices)
 
     def next_lower(self, count: int) -> int:
         """The largest count below ``count`` that a group may keep, else ``count``.

@@ -38,6 +38,7 @@ from spear_gym.target import Candidate, Judge, best_of, make_judge
 from spear_gym.workload import Workload
 
 TARGET = 0.4
+ONE_KNOB = ("uniform", "global-l1", "network-slimming", "sca", "gates")
 
 
 def judge_of(evaluator: PlanEvaluator, target: float = TARGET) -> Judge:
@@ -91,18 +92,18 @@ def test_answers_from_memory_are_paid_all_the_same(tiny: Workload) -> None:
 
 @pytest.mark.parametrize("agent", ["random", "ddpg"])
 def test_ten_episodes_per_evaluation_at_most(toy: Workload, agent: str) -> None:
-    """Four plans, a budget of five: the budget can never be spent."""
+    """Four plans, of which one is hardly ever met."""
     evaluator = PlanEvaluator(toy, min_channels=11)
     judge = judge_of(evaluator, target=1.0)
     chosen = small_ddpg() if agent == "ddpg" else make_agent(agent)
-    result = run_search(chosen, evaluator, judge, budget=5, seed=0)
-    assert result.episodes == 50
-    assert 1 <= result.paid <= 4
+    result = run_search(chosen, evaluator, judge, budget=4, seed=2)
+    assert (result.episodes, result.ended) == (40, "all 40 episodes are used up")
+    assert 1 <= result.paid < 4
 
 
 @pytest.mark.parametrize("budget", [0, -3])
 def test_budgets_below_one(tiny: Workload, budget: int) -> None:
-    with pytest.raises(AgentError, match=f"budget is {budget}; it must be at least 1"):
+    with pytest.raises(AgentError, match=f"budget is {budget}; it must lie in 1..1,000,000"):
         search(tiny, "random", budget=budget)
 
 
@@ -219,6 +220,51 @@ def test_agent_that_never_finishes_an_episode(tiny: Workload) -> None:
 
     with pytest.raises(AgentError, match=r"it began 41 episodes and finished 0 of them.* 3 groups"):
         search(tiny, Restless(), budget=2)
+
+
+class Stubborn:
+    """Asks for one plan for ever."""
+
+    name = "stubborn"
+
+    def search(self, session: SearchSession, seed: int) -> None:
+        while True:
+            session.submit([0.5] * len(session.evaluator.space))
+
+
+@pytest.mark.parametrize(
+    ("budget", "episodes", "why"),
+    [
+        (2, 20, "all 20 episodes are used up"),
+        (383, 2001, "no new plan in 2000 episodes in a row"),
+        (384, 385, "no new plan in 384 episodes in a row"),
+        (10**6, 385, "no new plan in 384 episodes in a row"),
+    ],
+)
+def test_agent_that_repeats_one_plan(tiny: Workload, budget: int, episodes: int, why: str) -> None:
+    assert PlanEvaluator(tiny).space.size == 6 * 8 * 8
+    result = search(tiny, Stubborn(), budget=budget)
+    assert (result.paid, result.episodes, result.ended) == (1, episodes, why)
+
+
+def test_failed_plans_are_known_too() -> None:
+    evaluator = PlanEvaluator(toys.overflowing(), scoring="plain", min_channels=11)
+    result = run_search(make_agent("random"), evaluator, judge_of(evaluator, 1.0), budget=30)
+    assert (result.paid, result.ended) == (2, "all 4 plans are known")
+
+
+@pytest.mark.parametrize("agent", AGENTS)
+def test_a_budget_that_pays_for_every_plan(toy: Workload, agent: str) -> None:
+    """It ends when all are known, or when the agent has nothing new to try."""
+    evaluator = PlanEvaluator(toy, max_ratio=0.1)
+    assert evaluator.space.size == 4
+    result = run_search(make_agent(agent), evaluator, judge_of(evaluator, 0.9), budget=1000)
+    if agent in ONE_KNOB:
+        assert result.episodes <= 14
+    elif agent in ("ars", "ars-default"):  # its actions lie at the bounds
+        assert result.ended == "no new plan in 100 episodes in a row"
+    else:
+        assert (result.paid, result.ended) == (4, "all 4 plans are known")
 
 
 def test_uniform_finds_the_smallest_uniform_ratio_that_keeps_the_target(tiny: Workload) -> None:

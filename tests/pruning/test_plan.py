@@ -100,6 +100,27 @@ def test_next_counts_equal_brute_force(channels: int, multiple: int, least: int)
         assert limits.next_higher(0, count) == min([c for c in can if c > count], default=count)
 
 
+@given(
+    channels=st.lists(st.integers(1, 20), min_size=1, max_size=3),
+    multiple=st.integers(1, 20),
+    least=st.integers(1, 20),
+    max_ratio=st.floats(0.01, 0.99),
+)
+def test_size_equals_brute_force(
+    channels: list[int], multiple: int, least: int, max_ratio: float
+) -> None:
+    narrowest = min(channels)
+    limits = space(
+        *channels,
+        channel_multiple=min(multiple, narrowest),
+        min_channels=min(least, narrowest),
+        max_ratio=max_ratio,
+    )
+    ratios = [*np.linspace(0, max_ratio, 2001), max_ratio]
+    can = [{limits.count(i, float(r)) for r in ratios} for i in range(len(channels))]
+    assert limits.size == np.prod([len(one) for one in can])
+
+
 def test_next_counts_by_hand() -> None:
     limits = space(9, 10, channel_multiple=4, min_channels=3)
     assert [limits.next_lower(n) for n in (10, 9, 8, 4, 3)] == [8, 8, 4, 3, 3]
