@@ -343,6 +343,10 @@ def test_sensitivity(spear: Spear, tmp_path: Path) -> None:
     text = (tmp_path / "report.md").read_text()
     assert "Sensitivity of random on toys:tiny" in text
     assert "without measured features" in text
+    again = spear("report", tmp_path, "--out", tmp_path / "again", "--svg")
+    assert again.code in ENDED, again.err
+    assert (tmp_path / "again" / "report.md").read_text() == text
+    assert (tmp_path / "again" / "figures" / "penalty.svg").is_file()
     bad = spear("sensitivity", *grid, "--lambdas", "1,-2", "--out", tmp_path / "new")
     assert_one_error(bad, "-2")
     bad = spear("sensitivity", *grid, "--agent", "randon", "--out", tmp_path / "new")

@@ -82,8 +82,13 @@ class Page:
     sections: Sequence[Section] = field(default_factory=tuple)
 
 
-def write_page(page: Page, folder: Path) -> list[Path]:
-    """Writes ``report.md``, ``report.html`` and, in ``figures/``, each picture as PNG and SVG.
+def write_page(page: Page, folder: Path, *, svg: bool = False) -> list[Path]:
+    """Writes ``report.md``, ``report.html`` and, in ``figures/``, each picture as PNG.
+
+    Args:
+        page: the report.
+        folder: where to.
+        svg: each picture as SVG, too.
 
     Returns:
         The files.
@@ -92,7 +97,7 @@ def write_page(page: Page, folder: Path) -> list[Path]:
     images: dict[str, bytes] = {}
     for section in page.sections:
         for picture in section.pictures:
-            for kind in ("png", "svg"):
+            for kind in ("png", "svg") if svg else ("png",):
                 path = folder / "figures" / f"{picture.name}.{kind}"
                 content = drawn(picture.figure, kind)
                 write_bytes(path, content)

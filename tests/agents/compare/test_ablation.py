@@ -1,34 +1,37 @@
-"""The committed ablation: its archive gives the committed report, and the README's figures."""
+"""The committed ablation: its archive gives the committed report, and an independent recount."""
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
 import pytest
-from scipy import stats
+import recount
 
-from spear_gym.agents.compare.analysis import Analysis, Task
+from spear_gym.agents.compare.analysis import Analysis
+from spear_gym.agents.compare.contrasts import Contrast, contrasts
 from spear_gym.agents.compare.report import write_report
 from spear_gym.agents.compare.run import ARCHIVE, Comparison
-from spear_gym.agents.compare.statistics import Interval, interquartile_mean_difference
-from spear_gym.cli.search import DEFAULT_AGENT
+from spear_gym.agents.compare.statistics import Interval
 
 ROOT = Path(__file__).parents[3]
 ABLATION = ROOT / "notebooks" / "results" / "ablation"
-README = (ROOT / "README.md").read_text(encoding="utf-8")
-SECTION = README.split("<!-- ablation -->")[1].split("<!-- end ablation -->")[0]
-PAIR = ("spear-ddpg", "evolution")
 
 
 @pytest.fixture(scope="module")
 def comparison() -> Comparison:
-    return Comparison.load(ABLATION / ARCHIVE)
+    return Comparison.load(ABLATION / "data" / ARCHIVE)
 
 
 @pytest.fixture(scope="module")
 def analysis(comparison: Comparison) -> Analysis:
     return Analysis(comparison)
+
+
+@pytest.fixture(scope="module")
+def ours(analysis: Analysis) -> dict[str, Contrast]:
+    return {found.other: found for found in contrasts(analysis, recount.OURS)}
 
 
 @pytest.mark.slow
@@ -37,7 +40,7 @@ def test_the_archive_gives_the_report(comparison: Comparison, tmp_path: Path) ->
     for name in ("report.md", "cells.csv"):
         assert (tmp_path / name).read_bytes() == (ABLATION / name).read_bytes(), name
     names = {path.name for path in (tmp_path / "figures").iterdir()}
-    assert names == {path.name for path in (ABLATION / "figures").iterdir()}
+    assert names == {path.name for path in (ABLATION / "figures").glob("*.png")}
 
 
 def test_every_cell_is_there(comparison: Comparison) -> None:
@@ -45,97 +48,88 @@ def test_every_cell_is_there(comparison: Comparison) -> None:
     assert not comparison.failures
 
 
-def test_readme_shows_the_primary_endpoint(analysis: Analysis) -> None:
-    for agent in analysis.agents:
-        cells = [f"`{agent}`"]
-        for tasks in analysis.data_sets().values():
-            records = analysis.of(agent, tasks)
-            kept = analysis.kept_accuracy(agent, tasks)
-            cells.append("–" if kept is None else in_words(kept, 1, "{:.3f}"))
-            over = sum(not record["kept"] for record in records) / len(records)
-            cells.append(f"{100 * over:.0f} %")
-        assert f"| {' | '.join(cells)} |" in SECTION
+# The recount: read from cells.csv by tests/recount.py, which shares no code with the package.
+
+EXPECTED = {
+    "evolution": (0.0, 1.1), "tpe": (-1.5, -0.5), "cma-es": (-2.2, -1.2), "random": (0.4, 0.7),
+    "ppo": (2.2, 1.6), "gp": (0.9, 0.7), "ddpg": (7.7, 5.3),
+}  # fmt: skip
+"""``spear-ddpg`` minus each, points: all runs, and at SynOps = target."""
 
 
-def test_readme_claims_what_the_archive_supports(analysis: Analysis) -> None:
-    said = " ".join(SECTION.replace("*", "").split())
-    first, second = analysis.data_sets().values()
-    main = analysis.contrast("spear-ddpg", "evolution", first)
-    others_too = analysis.contrast("spear-ddpg", "evolution", first, draw_networks=True)
-    assert (
-        f"is {points(main)} on `cluttered-digits` over other seeds of these three networks, and "
-        f"{points(others_too).replace(' points', '')} over other networks"
-    ) in said
-    assert f"On `digits-events` it is {points(analysis.contrast(*PAIR, second))}" in said
-    by_target = [analysis.contrast(*PAIR, [task]) for task in sorted(second)]
-    assert by_target[0] is not None
-    assert by_target[1] is not None
-    assert by_target[0].low > 0  # target 0.15
-    assert by_target[1].low < 0 < by_target[1].high
-    every = " and ".join(points(over_all_runs(analysis, t)) for t in (first, second))
-    assert f"the contrast is {every.replace(' points', '')}" in said
-
-
-@pytest.mark.parametrize("other", ["random", "evolution", "cma-es", "tpe", "ddpg", "ppo", "gp"])
-def test_readme_tells_wins_and_losses(analysis: Analysis, other: str) -> None:
-    found = points(analysis.contrast("spear-ddpg", other, analysis.tasks))
-    figures = found.replace(" points (", ", ").replace(")", "")
-    assert f"`{other}` ({figures}" in " ".join(SECTION.split())
-
-
-def test_readme_tells_chances(analysis: Analysis) -> None:
-    said = " ".join(SECTION.split())
-    for ours, other, form in (
-        ("tpe", "random", "`tpe` does with probability {}"),
-        ("spear-ddpg", "random", "`spear-ddpg` with {}"),
-        ("spear-ddpg", "evolution", "`spear-ddpg` beats `evolution` with {}"),
-        ("spear-ddpg", "tpe", "and `tpe` with {}"),
-    ):
-        chance = analysis.improvement(ours, other)
-        assert chance is not None
-        assert form.format(in_words(chance, 1, "{:.2f}")) in said
-    for agent in analysis.agents:
-        assert agent == "random" or analysis.improvement(agent, "random").low <= 0.5  # type: ignore[union-attr]
-
-
-def test_default_agent_is_the_one_of_the_protocols_rule_as_first_written(
-    analysis: Analysis,
-) -> None:
-    over = {a: sum(not r["kept"] for r in analysis.of(a)) for a in analysis.agents}
-    runs = len(analysis.of("random"))
-    eligible = [agent for agent in over if over[agent] <= over["random"] + runs / 10]
-    means = {agent: analysis.kept_accuracy(agent) for agent in eligible}
-    alike = {
-        agent: stats.trim_mean([r["test_accuracy"] for r in analysis.of(agent) if r["kept"]], 0.25)
-        for agent in eligible
-        if means[agent] is not None
+@pytest.fixture(scope="module")
+def tables() -> dict[str, recount.Table]:
+    accuracy, log, kept = recount.read(ABLATION / "cells.csv")
+    return {
+        "all": accuracy,
+        "at target": recount.moved_to_target(accuracy, log),
+        "kept": recount.kept_only(accuracy, kept),
     }
-    assert max(alike, key=lambda agent: alike[agent]) == DEFAULT_AGENT
-    reweighed = {agent: mean.point for agent, mean in means.items() if mean is not None}
-    first, second = sorted(reweighed, key=lambda agent: -reweighed[agent])[:2]
-    said = " ".join(SECTION.split())
-    assert (first, second) == ("evolution", DEFAULT_AGENT)
-    assert f"{reweighed[first]:.3f} to {reweighed[second]:.3f}" in said
 
 
-def over_all_runs(analysis: Analysis, tasks: list[Task]) -> Interval:
-    """The primary contrast, runs over target too."""
-    ours, others = (
-        [np.array([r["test_accuracy"] for r in analysis.of(agent, [task])]) for task in tasks]
-        for agent in PAIR
+@pytest.mark.parametrize("other", recount.OTHERS)
+def test_recount_gives_what_was_expected(tables: dict[str, recount.Table], other: str) -> None:
+    found = (recount.difference(tables[name], other) for name in ("all", "at target"))
+    assert tuple(round(100 * value, 1) + 0.0 for value in found) == EXPECTED[other]
+
+
+@pytest.mark.parametrize("other", recount.OTHERS)
+def test_recount_gives_the_reports_numbers(
+    tables: dict[str, recount.Table], ours: dict[str, Contrast], other: str
+) -> None:
+    found = ours[other]
+    assert found.at_target is not None
+    assert found.kept is not None
+    for table, difference in (("all", found.accuracy), ("at target", found.at_target)):
+        exact = recount.difference(tables[table], other)
+        assert difference.interval.point == pytest.approx(exact, abs=1e-12)
+        assert difference.p == pytest.approx(recount.p_value(tables[table], other), abs=0.02)
+        assert difference.networks is not None
+        ends = (difference.networks.low, difference.networks.high)
+        assert ends == pytest.approx(recount.over_networks(tables[table], other), abs=1e-6)
+    ends = (found.accuracy.interval.low, found.accuracy.interval.high)
+    assert ends == pytest.approx(recount.interval(tables["all"], other), abs=0.0015)
+    assert found.kept.point == pytest.approx(recount.difference(tables["kept"], other), abs=1e-12)
+    (row,) = re.findall(rf"^\| {other} \|.*$", section(f"{recount.OURS} against the others"), re.M)
+    cells = [cell.strip() for cell in row.split("|")]
+    assert cells[2].split()[0] == f"{recount.difference(tables['all'], other):+.3f}"
+    assert cells[6].split()[0] == f"{recount.difference(tables['at target'], other):+.3f}"
+
+
+def test_recount_of_every_agents_mean(analysis: Analysis, tables: dict[str, recount.Table]) -> None:
+    tasks = recount.tasks_of(tables["all"])
+    for agent in analysis.agents:
+        figures = analysis.figures(agent)
+        assert figures is not None
+        for table, found in (
+            ("all", figures.accuracy),
+            ("at target", figures.at_target),
+            ("kept", figures.kept_accuracy),
+        ):
+            runs = [tables[table][agent, *task] for task in tasks]
+            if all(map(len, runs)):
+                assert found is not None
+                assert found.point == pytest.approx(np.mean([r.mean() for r in runs]), abs=1e-12)
+            else:
+                assert found is None, "a task without a kept run leaves no figure"
+
+
+def test_pooling_had_put_spear_ddpg_behind_evolution(
+    tables: dict[str, recount.Table], ours: dict[str, Contrast]
+) -> None:
+    """The statistic of reports before 2026-11-27, and what the same runs give task by task."""
+    ddpg, evolution = (
+        recount.pooled_interquartile_mean(tables["kept"], agent)
+        for agent in (recount.OURS, "evolution")
     )
-    return interquartile_mean_difference(ours, others)
+    assert round(100 * (ddpg - evolution), 1) == -1.6
+    found = ours["evolution"]
+    assert isinstance(found.kept, Interval)
+    assert round(100 * found.kept.point, 1) == -0.2
+    assert found.accuracy.interval.low < 0 < found.accuracy.interval.high
 
 
-def points(interval: Interval | None) -> str:
-    """An interval of shares in points, as the README writes it."""
-    assert interval is not None
-    return in_words(interval, 100, "{:.1f}").replace(" (", " points (")
-
-
-def in_words(interval: Interval, scale: float, form: str) -> str:
-    """An interval as the README writes it."""
-    point, low, high = (
-        form.format(scale * value) for value in (interval.point, interval.low, interval.high)
-    )
-    return f"{point} ({low} to {high})"
+def section(title: str) -> str:
+    """A section of the committed report."""
+    report = (ABLATION / "report.md").read_text(encoding="utf-8")
+    return report.split(f"\n## {title}\n")[1].split("\n## ")[0]
