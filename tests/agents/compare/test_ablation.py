@@ -1,9 +1,12 @@
-"""The committed ablation: its archive gives the committed report, and an independent recount."""
+"""The committed ablation: its archive gives the report, the page and an independent recount."""
 
 from __future__ import annotations
 
 import re
+import sys
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -14,9 +17,14 @@ from spear_gym.agents.compare.contrasts import Contrast, contrasts
 from spear_gym.agents.compare.report import write_report
 from spear_gym.agents.compare.run import ARCHIVE, Comparison
 from spear_gym.agents.compare.statistics import Interval
+from spear_gym.cli.search import DEFAULT_AGENT
+from spear_gym.report.page import table_markdown
 
 ROOT = Path(__file__).parents[3]
 ABLATION = ROOT / "notebooks" / "results" / "ablation"
+PAGE = (ROOT / "docs" / "results" / "ablation.md").read_text(encoding="utf-8")
+SECTION = PAGE.split("<!-- ablation -->")[1].split("<!-- end ablation -->")[0]
+SAID = " ".join(SECTION.replace("*", "").split())
 
 
 @pytest.fixture(scope="module")
@@ -118,18 +126,175 @@ def test_pooling_had_put_spear_ddpg_behind_evolution(
     tables: dict[str, recount.Table], ours: dict[str, Contrast]
 ) -> None:
     """The statistic of reports before 2026-11-27, and what the same runs give task by task."""
-    ddpg, evolution = (
-        recount.pooled_interquartile_mean(tables["kept"], agent)
-        for agent in (recount.OURS, "evolution")
+    kept = tables["kept"]
+    shares = {
+        "all": kept,
+        "clutter": {key: runs for key, runs in kept.items() if key[1] != "digits-events"},
+        "events": {key: runs for key, runs in kept.items() if key[1] == "digits-events"},
+    }
+    pooled = {
+        name: recount.pooled_interquartile_mean(table, recount.OURS)
+        - recount.pooled_interquartile_mean(table, "evolution")
+        for name, table in shares.items()
+    }
+    by_task = {name: recount.difference(table, "evolution") for name, table in shares.items()}
+    before, now = (
+        {name: f"{100 * value:.1f}" for name, value in found.items()} for found in (pooled, by_task)
     )
-    assert round(100 * (ddpg - evolution), 1) == -1.6
-    found = ours["evolution"]
-    assert isinstance(found.kept, Interval)
-    assert round(100 * found.kept.point, 1) == -0.2
-    assert found.accuracy.interval.low < 0 < found.accuracy.interval.high
+    assert before == {"all": "-1.6", "clutter": "-1.7", "events": "5.9"}
+    assert now == {"all": "-0.2", "clutter": "-2.2", "events": "5.6"}
+    assert "is -1.7 points (-3.2 to -0.7) on `cluttered-digits`" in SAID
+    assert "5.9 (4.2 to 7.4) on `digits-events`; and -1.6 (-2.8 to -0.3) over all" in SAID
+    assert "the same kept runs give -2.2, 5.6 and -0.2" in SAID
+    interval = ours["evolution"].accuracy.interval
+    assert interval.low < 0 < interval.high
 
 
 def section(title: str) -> str:
     """A section of the committed report."""
     report = (ABLATION / "report.md").read_text(encoding="utf-8")
     return report.split(f"\n## {title}\n")[1].split("\n## ")[0]
+
+
+# The page.
+
+
+@pytest.fixture(scope="module")
+def script(analysis: Analysis, ours: dict[str, Contrast]) -> ModuleType:
+    """The program that makes the page's tables; what the archive gives is not worked out twice."""
+    spec = spec_from_file_location("ablation_tables", ABLATION / "tables.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    module.analysis = lambda: analysis
+    control = {c.other: c for c in contrasts(analysis, module.CONTROL)}
+    module.against = {module.OURS: ours, module.CONTROL: control}.__getitem__
+    return module
+
+
+def test_page_shows_the_tables(script: ModuleType) -> None:
+    for name, table in script.tables().items():
+        shown = PAGE.split(f"<!-- {name} -->")[1].split(f"<!-- end {name} -->")[0].strip()
+        assert shown == table_markdown(table), name
+
+
+def test_page_tells_contrasts(script: ModuleType, ours: dict[str, Contrast]) -> None:
+    def told(found: Interval, sign: int = 1) -> tuple[str, str]:
+        point, rest = script.points(found, sign).split(" ", 1)
+        return point, rest
+
+    evolution = ours["evolution"]
+    assert evolution.at_target is not None
+    assert evolution.accuracy.networks is not None
+    every, level = told(evolution.accuracy.interval), told(evolution.at_target.interval)
+    assert (
+        f"{every[0]} points of test accuracy over all eight tasks and all runs {every[1]}, "
+        f"{level[0]} {level[1]} read at equal SynOps"
+    ) in SAID
+    networks = told(evolution.accuracy.networks)[1].strip("()")
+    assert f"the interval is {networks}." in SAID
+    control = script.against("random")
+    for agent, form in {
+        "cma-es": "`cma-es` is {} points {}",
+        "tpe": "and `tpe` {} {} above `random`",
+        "spear-ddpg": "`spear-ddpg` is {} {} and",
+    }.items():
+        assert form.format(*told(control[agent].accuracy.interval, -1)) in SAID
+    level = [control[a].at_target for a in ("cma-es", "tpe", "spear-ddpg")]
+    moved = [told(d.interval, -1) for d in level if d is not None]
+    assert "at equal SynOps {} {} and {} {}".format(*moved[0], *moved[1]) in SAID
+    assert "and {} {} above it".format(*moved[2]) in SAID
+    p_values = [d.corrected for d in level[:2] if d is not None]
+    assert "remains (p {:.3f} and {:.3f})".format(*p_values) in SAID
+    for agent in ("cma-es", "tpe"):
+        point, rest = told(ours[agent].accuracy.interval)
+        assert f"`{agent}` ({point}, {rest.strip('()')})" in SAID
+
+
+def test_page_tells_chances(analysis: Analysis) -> None:
+    lost = []
+    for agent, form in {
+        "cma-es": "`cma-es` beats one of `random` with probability {}",
+        "tpe": "`tpe` with {}",
+        "spear-ddpg": "`spear-ddpg` with {}",
+    }.items():
+        chance = analysis.improvement(agent, "random")
+        assert chance is not None
+        told = f"{chance.point:.2f} ({chance.low:.2f} to {chance.high:.2f})"
+        assert form.format(told) in SAID
+        counted = analysis.improvement(agent, "random", lost=True)
+        assert counted is not None
+        lost.append(f"{counted.point:.2f}")
+    assert "these are {}, {} and {}, and no interval lies above one half".format(*lost) in SAID
+    for agent in analysis.agents:
+        found = analysis.improvement(agent, "random", lost=True) if agent != "random" else None
+        assert found is None or found.low <= 0.5
+
+
+def test_page_tells_what_decides_that_a_target_is_kept(analysis: Analysis) -> None:
+    over = [record for record in analysis.records if not record["kept"]]
+    assert f"{len(over)} of all {len(analysis.records):,}" in SAID
+    medians = []
+    for agent in analysis.agents[:8]:
+        figures = analysis.figures(agent)
+        assert figures is not None
+        assert figures.overshoot is not None
+        medians.append(figures.overshoot.median)
+    assert round(min(medians), 2) >= 0.03
+    assert round(max(medians), 2) <= 0.05
+    assert "the median is 3 to 5 % of the target for the searching agents" in SAID
+    spread = []
+    for rule in ("uniform", "global-l1", "sca"):
+        for task in analysis.tasks:
+            records = analysis.of(rule, [task])
+            assert len({tuple(r["plan"]) for r in records}) == 1
+            loads = [r["test_fraction"] / task[1] for r in records]
+            accuracies = [r["test_accuracy"] for r in records]
+            spread.append((np.std(loads, ddof=1), np.std(accuracies, ddof=1)))
+    loads, accuracies = np.mean(spread, axis=0)
+    assert (
+        f"spread by {loads:.1%} of the target in SynOps and by {100 * accuracies:.1f} points"
+    ).replace("%", " %") in SAID
+
+
+def test_page_tells_of_the_corner_of_digits_events(analysis: Analysis) -> None:
+    task = [("digits-events", 0.15)]
+    corner = [r for r in analysis.of("evolution", task) if r["plan"][0] == 2]
+    others = [r for r in analysis.of("evolution", task) if r["plan"][0] != 2]
+    assert len(corner) == 7
+    assert "`evolution` ended at such a plan in 7 of 10 runs" in SAID
+    assert not [r for r in analysis.of("spear-ddpg", task) if r["plan"][0] == 2]
+    loads = [r["test_fraction"] / 0.15 - 1 for r in others]
+    assert f"{min(loads):.1%} to {max(loads):.1%}".replace("%", "", 1).replace("%", " %") in SAID
+    for some, ends in ((corner, "0.50 to 0.55"), (others, "0.64 to 0.66")):
+        accuracies = [r["test_accuracy"] for r in some]
+        assert f"{min(accuracies) + 1e-9:.2f} to {max(accuracies):.2f}" == ends
+        assert ends in SAID
+
+
+def test_page_tells_how_far_the_last_are(analysis: Analysis) -> None:
+    found = {agent: analysis.figures(agent) for agent in analysis.agents}
+    means = {agent: f.accuracy.point for agent, f in found.items() if f is not None}
+    below = 100 * (means["uniform"] - means["sca"])
+    assert f"`sca` is the last, {below:.1f} points below `uniform`" in SAID
+    below = 100 * (means["uniform"] - means["network-slimming"])
+    assert f"`network-slimming` ends {below:.1f} points below `uniform`" in SAID
+
+
+def test_default_agent_is_the_one_of_the_protocols_rule(analysis: Analysis) -> None:
+    """By the mean of the tasks' means, in every reading."""
+    figures = {agent: analysis.figures(agent) for agent in analysis.agents}
+    control = figures["random"]
+    assert control is not None
+    limit = control.violations.point + 0.10
+    eligible = [f for f in figures.values() if f is not None and f.violations.point <= limit]
+    kept = {f.agent: f.kept_accuracy.point for f in eligible if f.kept_accuracy is not None}
+    level = {f.agent: f.at_target.point for f in eligible if f.at_target is not None}
+    for means in (kept, {f.agent: f.accuracy.point for f in eligible}, level):
+        assert max(means, key=lambda agent: means[agent]) == DEFAULT_AGENT
+    first, second = sorted(kept, key=lambda agent: -kept[agent])[:2]
+    assert (first, second) == (DEFAULT_AGENT, "evolution")
+    assert f"`tpe`, {kept[first]:.3f} to {kept[second]:.3f} for `evolution`" in SAID
+    assert "cma-es" not in kept
