@@ -299,8 +299,13 @@ def test_damaged_runs(
 
 
 def test_agents_are_listed_and_take_settings(spear: Spear, tmp_path: Path) -> None:
-    listed = spear("agents").out.split()
-    assert listed == list(AGENTS)
+    listed = [line.split(maxsplit=1) for line in spear("agents").out.splitlines()]
+    assert [name for name, _ in listed] == list(AGENTS)
+    said = dict(listed)
+    assert "not the paper's" in said["spear-ddpg"]
+    assert "no regrowth" in said["sca"]
+    assert said["sac"] == "SAC of Stable-Baselines3, settings tuned on digits at 0.3"
+    assert said["tqc-default"] == "TQC of sb3-contrib, settings its library's"
     settings = ("train_freq=5", "learning_rate=1e-3", "policy_kwargs={net_arch: [8]}")
     options = [part for setting in settings for part in ("--agent-setting", setting)]
     out = tmp_path / "run"
