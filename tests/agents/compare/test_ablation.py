@@ -208,6 +208,13 @@ def test_page_tells_contrasts(script: ModuleType, ours: dict[str, Contrast]) -> 
     assert "and {} {} above it".format(*moved[2]) in SAID
     p_values = [d.corrected for d in level[:2] if d is not None]
     assert "remains (p {:.3f} and {:.3f})".format(*p_values) in SAID
+    units = [control[a].accuracy.networks for a in ("cma-es", "tpe")]
+    ends = [told(found, -1)[1].strip("()") for found in units if found is not None]
+    assert "intervals of {} and {}.".format(*ends) in SAID
+    ppo = ours["ppo"]
+    assert ppo.at_target is not None
+    assert f"above `ppo` (p {ppo.accuracy.corrected:.3f})" in SAID
+    assert f"at equal SynOps (p {ppo.at_target.corrected:.3f})" in SAID
     for agent in ("cma-es", "tpe"):
         point, rest = told(ours[agent].accuracy.interval)
         assert f"`{agent}` ({point}, {rest.strip('()')})" in SAID
