@@ -5,7 +5,7 @@ those of all groups together; cutting the n lowest gives a *count* for every gro
 group keeps is fixed by the evaluator's criterion, for all agents alike, so that a comparison
 measures how agents share SynOps out and not which criterion they brought. That is the comparison's
 rule, and it differs from the original papers, which remove the very channels that they rank lowest
-and fine-tune in their own ways.
+and fine-tune in their own ways: agents named after a paper here are allocations by its measure.
 """
 
 from __future__ import annotations
@@ -163,12 +163,14 @@ def scale_scores(graph: SpikingGraph) -> list[Tensor]:
 
 
 class NetworkSlimming:
-    """Network Slimming (Liu et al., ICCV 2017): one threshold on |gamma| of BatchNorm.
+    """An allocation by Network Slimming's measure: one threshold on |gamma| of BatchNorm.
 
     A copy of the network is trained with an L1 penalty on the gammas, then the gammas of all groups
-    are ranked together as they are, as in the paper. What differs: a few epochs from the trained
-    network instead of sparse training from scratch; Adam instead of SGD; counts only are taken over
-    (see the module docstring), so the copy's weights are thrown away.
+    are ranked together as they are, as in the paper (Liu et al., ICCV 2017). It is not that paper's
+    method: a few epochs from the trained network instead of sparse training from scratch; Adam
+    instead of SGD; the copy's weights are thrown away, and only *how many* channels each group
+    keeps is taken over (see the module docstring), while the evaluator's criterion, L1 by default,
+    decides which. What it reaches says nothing about Network Slimming.
 
     Args:
         settings: all of them.
@@ -247,13 +249,14 @@ class NetworkSlimming:
 
 
 class SCA:
-    """Spiking channel activity (Li et al., ICML 2024, arXiv 2406.01072).
+    """An allocation by SCA's measure: spiking channel activity (Li et al., arXiv 2406.01072).
 
     Channels of all groups are ranked together by the mean absolute membrane potential of their
-    neurons, over the calibration set, all time steps and positions. The paper prunes and regrows
-    channels by such scores while it trains; that schedule is not reproduced: here the trained,
-    unpruned network is scored once. A residual group's channels take the mean over its neuron
-    layers (*reconstructed*).
+    neurons, over the calibration set, all time steps and positions. It is not that paper's method,
+    which prunes *and regrows* channels by such scores while it trains: here the trained, unpruned
+    network is scored once, one threshold gives how many channels each group keeps, and the
+    evaluator's criterion, L1 by default, decides which. What it reaches says nothing about SCA. A
+    residual group's channels take the mean over its neuron layers (*reconstructed*).
     """
 
     name = "sca"

@@ -346,8 +346,13 @@ def test_damaged_runs(
 
 
 def test_agents_are_listed_and_take_settings(spear: Spear, tmp_path: Path) -> None:
-    listed = spear("agents").out.split()
-    assert listed == list(AGENTS)
+    listed = [line.split(maxsplit=1) for line in spear("agents").out.splitlines()]
+    assert [name for name, _ in listed] == list(AGENTS)
+    said = dict(listed)
+    assert "not the paper's" in said["spear-ddpg"]
+    assert "no regrowth" in said["sca"]
+    assert said["sac"] == "SAC of Stable-Baselines3, settings tuned on digits at 0.3"
+    assert said["tqc-default"] == "TQC of sb3-contrib, settings its library's"
     settings = ("train_freq=5", "learning_rate=1e-3", "policy_kwargs={net_arch: [8]}")
     options = [part for setting in settings for part in ("--agent-setting", setting)]
     out = tmp_path / "run"
@@ -390,6 +395,10 @@ def test_sensitivity(spear: Spear, tmp_path: Path) -> None:
     text = (tmp_path / "report.md").read_text()
     assert "Sensitivity of random on toys:tiny" in text
     assert "without measured features" in text
+    again = spear("report", tmp_path, "--out", tmp_path / "again", "--svg")
+    assert again.code in ENDED, again.err
+    assert (tmp_path / "again" / "report.md").read_text() == text
+    assert (tmp_path / "again" / "figures" / "penalty.svg").is_file()
     bad = spear("sensitivity", *grid, "--lambdas", "1,-2", "--out", tmp_path / "new")
     assert_one_error(bad, "-2")
     bad = spear("sensitivity", *grid, "--agent", "randon", "--out", tmp_path / "new")

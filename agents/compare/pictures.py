@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from spear_gym.report.comparison_pictures import (
+    Readings,
     curves_figure,
     fronts_figure,
     intervals_figure,
@@ -13,32 +16,50 @@ from spear_gym.report.comparison_pictures import (
 )
 from spear_gym.report.page import Picture
 
-from .analysis import Analysis, Task
-from .statistics import (
-    Interval,
-    interquartile_mean_band,
-    performance_profile,
-    performance_profile_band,
-)
+from .analysis import Analysis
+from .contrasts import Contrast
+from .records import Task
+from .statistics import mean_band, performance_profile
+
+READINGS = ("all runs", "all runs, at SynOps = target (post hoc)", "runs that keep the target")
 
 
 def endpoints_picture(analysis: Analysis) -> Picture:
-    """The primary endpoint of every agent with its interval, by data set and target."""
-    panels: dict[str, dict[str, Interval]] = {}
+    """Test accuracy of every agent in its three readings, by data set and target."""
+    panels: dict[str, dict[str, Readings]] = {}
     for name, tasks in analysis.data_sets().items():
         for target in sorted({task[1] for task in tasks}, reverse=True):
             some = [task for task in tasks if task[1] == target]
             networks = "" if len(some) == 1 else f", {len(some)} networks"
-            found = {agent: analysis.kept_accuracy(agent, some) for agent in analysis.agents}
+            found = {agent: analysis.figures(agent, some) for agent in analysis.agents}
             panels[f"{name}{networks}, target {target:g}"] = {
-                agent: interval for agent, interval in found.items() if interval is not None
+                agent: (f.accuracy, f.at_target, f.kept_accuracy)
+                for agent, f in found.items()
+                if f is not None
             }
     return Picture(
         "endpoints",
-        intervals_figure(panels, analysis.agents, "accuracy after fine-tuning (test), target kept"),
-        "The primary endpoint by data set and target: interquartile mean over runs that keep the "
-        "target, with its 95 % bootstrap interval, which is too narrow where few runs kept it. No "
-        "mark: on one of the networks none did.",
+        intervals_figure(panels, analysis.agents, READINGS, "accuracy after fine-tuning (test)"),
+        "Test accuracy after fine-tuning by data set and target: mean of the networks' means, with "
+        "its 95 % bootstrap interval over seeds. Without a third mark: on one of the networks no "
+        "run kept the target; without its bar: on one of them a single run did.",
+    )
+
+
+def contrasts_picture(found: Sequence[Contrast], agents: Sequence[str], name: str) -> Picture:
+    """Differences to one agent."""
+    (ours,) = {contrast.ours for contrast in found}
+    rows: dict[str, Readings] = {
+        c.other: (c.accuracy.interval, None if c.at_target is None else c.at_target.interval)
+        for c in found
+    }
+    return Picture(
+        name,
+        intervals_figure(
+            {f"{ours} minus": rows}, agents, READINGS[:2], "difference of test accuracy", zero=True
+        ),
+        f"Test accuracy of {ours} minus that of each other agent, mean of the tasks' differences, "
+        "with 95 % bootstrap intervals over seeds, networks fixed. Right of 0 it is the better.",
     )
 
 
@@ -49,14 +70,13 @@ def curves_picture(analysis: Analysis) -> Picture:
         curves = {}
         for agent in analysis.agents:
             if analysis.of(agent, [task]):
-                heights = analysis.curves(agent, [task])
-                curves[agent] = interquartile_mean_band(heights, resamples=500)
+                curves[agent] = mean_band(analysis.curves(agent, [task]), resamples=500)
         panels[task_title(task)] = curves
     return Picture(
         "curves",
         curves_figure(panels, analysis.agents),
         "Best score of a plan predicted to keep the target, against spent evaluations: "
-        "interquartile mean over seeds and its 95 % bootstrap band.",
+        "mean over seeds and its 95 % bootstrap band.",
     )
 
 
@@ -82,20 +102,23 @@ def fronts_picture(analysis: Analysis) -> Picture:
 
 
 def profiles_picture(analysis: Analysis) -> Picture:
-    """Performance profiles over all tasks, with their bands."""
-    scores = [value for a in analysis.agents for task in analysis.profile(a) for value in task]
-    kept = [value for value in scores if value >= 0] or [0.0]
-    thresholds = np.linspace(min(kept) - 0.01, max(kept), 200)
-    profiles = {}
-    for agent in analysis.agents:
-        scores_of = analysis.profile(agent)
-        band = performance_profile_band(scores_of, thresholds)
-        profiles[agent] = (performance_profile(scores_of, thresholds), *band)
+    """Performance profiles over all tasks, with their bands, once with violators as lost."""
+    thresholds = np.linspace(-0.01, 1.0, 200)
+    titles = {"all runs": False, "a run over target counts as below all": True}
+    whole = [agent for agent in analysis.agents if not analysis.missing(agent)]
+    panels = {
+        title: {
+            agent: performance_profile(analysis.profile(agent, lost=lost), thresholds)
+            for agent in whole
+        }
+        for title, lost in titles.items()
+    }
     return Picture(
         "profiles",
-        profiles_figure(profiles, thresholds),
-        "Performance profiles: share of an agent's runs, over all tasks, that keep the target with "
-        "more than this accuracy, and its 95 % bootstrap band.",
+        profiles_figure(panels, thresholds),
+        "Performance profiles: share of an agent's runs, mean over tasks, above an accuracy that "
+        "is normalised within each task (0: the worst run of any agent, 1: the best), and its "
+        "95 % bootstrap band.",
     )
 
 

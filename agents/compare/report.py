@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,8 +11,10 @@ from spear_gym.agents.algorithms import tuning_record
 from spear_gym.files import write_text
 from spear_gym.report.page import Page, Section, Table, csv_text, write_page
 
-from .analysis import LEVELS, AgentFigures, Analysis, Task
+from .analysis import Analysis
+from .contrasts import Contrast, contrasts
 from .pictures import (
+    contrasts_picture,
     curves_picture,
     endpoints_picture,
     fronts_picture,
@@ -21,11 +22,20 @@ from .pictures import (
     profiles_picture,
     task_title,
 )
+from .records import Task
 from .run import Comparison
-from .statistics import (
-    FEWEST_SEEDS,
-    Interval,
+from .statistics import FEWEST_SEEDS
+from .tables import (
+    contrast_table,
+    endpoint_table,
+    figures_reading,
+    improvement_table,
+    search_table,
+    task_table,
 )
+
+CONTROL = "random"
+"""Where it took part, all agents are compared with it."""
 
 PUBLISHED = Table(
     ("method", "data, network, time steps", "SynOps %", "parameters %", "accuracy %"),
@@ -40,7 +50,7 @@ PUBLISHED = Table(
     ),
     "As reported for SPEAR (Xie et al., arXiv 2507.02945), read from the transcription of a public "
     "replication, not from the paper itself. Other data, networks and budgets: for context only, "
-    "not ours and not comparable with the tables above.",
+    "not ours and not comparable with the tables above, which reproduce and refute none of them.",
     prose=True,
 )  # fmt: skip
 
@@ -50,12 +60,13 @@ CELL_COLUMNS = (
 )  # fmt: skip
 
 
-def write_report(comparison: Comparison, folder: Path) -> list[Path]:
+def write_report(comparison: Comparison, folder: Path, *, svg: bool = False) -> list[Path]:
     """Writes the report: ``report.html``, ``report.md``, ``figures/``, ``cells.csv``.
 
     Args:
         comparison: what it is made from, alone.
         folder: where to.
+        svg: pictures as SVG, too.
 
     Returns:
         The files.
@@ -63,7 +74,7 @@ def write_report(comparison: Comparison, folder: Path) -> list[Path]:
     Raises:
         StatisticsError: when no cell finished.
     """
-    files = write_page(page_of(comparison), folder)
+    files = write_page(page_of(comparison), folder, svg=svg)
     rows = [_cell_row(record) for record in comparison.records]
     write_text(folder / "cells.csv", csv_text(CELL_COLUMNS, rows))
     return [*files, folder / "cells.csv"]
@@ -75,18 +86,20 @@ def page_of(comparison: Comparison) -> Page:
     settings = comparison.settings
     sections = [
         _summary(analysis, comparison),
+        *_against(analysis),
         _settings(comparison),
-        Section("All tasks together", _reading(), _tables(analysis, analysis.tasks)),
+        Section("All tasks together", figures_reading(), _tables(analysis, analysis.tasks)),
     ]
     data_sets = analysis.data_sets()
     if len(data_sets) > 1:
         sections += [
-            Section(f"On {name}", tables=_tables(analysis, tasks))
+            Section(f"On {name}", tables=[*_tables(analysis, tasks), *_first(analysis, tasks)])
             for name, tasks in data_sets.items()
         ]
-    if len(analysis.tasks) > 1:
-        tables = [_figures_table(analysis, [task], task_title(task)) for task in analysis.tasks]
-        sections.append(Section("Task by task", tables=tables))
+    sections.append(_task_by_task(analysis))
+    if len(analysis.agents) > 1:
+        chances = [improvement_table(analysis, lost=lost) for lost in (False, True)]
+        sections.append(Section("Which of two runs is better", tables=chances))
     sections += [
         Section("How the searches went", pictures=[curves_picture(analysis)]),
         Section(
@@ -119,72 +132,105 @@ def _summary(analysis: Analysis, comparison: Comparison) -> Section:
     return Section(
         "Summary",
         _findings(analysis),
-        (_improvement_table(analysis),),
-        (endpoints_picture(analysis),),
+        pictures=(endpoints_picture(analysis),),
         warning=" ".join(warnings),
     )
 
 
 def _findings(analysis: Analysis) -> list[str]:
-    found = [analysis.figures(agent) for agent in analysis.agents]
-    figures = [f for f in found if f is not None and f.kept_accuracy is not None]
+    networks = len({workload for workload, _ in analysis.tasks})
+    sets = len(analysis.data_sets())
     texts = [
-        "Primary endpoint: accuracy on the test split after fine-tuning, among runs whose SynOps "
-        "on the test split keep the target. Figures are interquartile means over runs and tasks "
-        "(each task weighs the same before a quarter is trimmed at both ends, which may leave out "
-        "a hard or an easy task) with 95 % stratified bootstrap intervals (over seeds, networks "
-        "fixed)."
+        f"Accuracy on the test split after fine-tuning, on {_many(len(analysis.tasks), 'task')} "
+        f"({_many(networks, 'network')} of {_many(sets, 'data set')}, by target). Each figure is "
+        "the mean over tasks of the task's own mean, with a 95 % bootstrap interval over seeds, "
+        "networks fixed. All runs count, over target or not; what keeping the target and equal "
+        "SynOps change stands in the tables."
     ]
+    found = [analysis.figures(agent) for agent in analysis.agents]
+    figures = [f for f in found if f is not None]
     if figures:
-        ranked = sorted(figures, key=lambda f: -_point(f.kept_accuracy))
-        listing = ", ".join(f"{f.agent} {f.kept_accuracy}" for f in ranked)
+        ranked = sorted(figures, key=lambda f: -f.accuracy.point)
+        listing = ", ".join(f"{f.agent} {f.accuracy}" for f in ranked)
         texts.append(f"From the highest to the lowest: {listing}.")
-        if analysis.settings.seeds >= FEWEST_SEEDS:
-            texts.append(_against_best(analysis, ranked[0].agent))
-    absent = [f.agent for f in found if f is not None and f.kept_accuracy is None]
+    absent = [agent for agent in analysis.agents if analysis.missing(agent)]
     if absent:
         texts.append(
-            f"Not in this list, because on some task none of their runs kept the target: "
+            f"Not in this list, because on some task none of their runs finished: "
             f"{', '.join(absent)}."
         )
     return texts
 
 
-def _against_best(analysis: Analysis, best: str) -> str:
-    clear: list[str] = []
-    open_: list[str] = []
-    for other in analysis.agents:
-        if other == best:
-            continue
-        chance = analysis.improvement(best, other)
-        if chance is not None:
-            (clear if chance.low > 0.5 else open_).append(other)
-    parts = []
-    if clear:
-        parts.append(
-            f"A run of {best} probably beats one of {', '.join(clear)} (the interval of that "
-            "probability lies above one half; a run over target counts as beaten)."
-        )
-    if open_:
-        parts.append(f"Between {best} and {', '.join(open_)} no difference is shown.")
-    parts.append("The intervals are not corrected for the number of comparisons.")
-    return " ".join(parts)
+def _many(number: int, of: str) -> str:
+    return f"{number} {of}{'' if number == 1 else 's'}"
 
 
-def _improvement_table(analysis: Analysis) -> Table:
-    rows = []
-    for ours in analysis.agents:
-        cells = [ours]
-        for other in analysis.agents:
-            chance = None if ours == other else analysis.improvement(ours, other)
-            cells.append("" if chance is None else _short(chance))
-        rows.append(cells)
-    return Table(
-        ("agent", *analysis.agents),
-        rows,
-        "Probability that a run of the row's agent beats one of the column's at the primary "
-        "endpoint; runs over target count as worse than all that keep it, ties as one half.",
-    )
+def _against(analysis: Analysis) -> list[Section]:
+    """The first agent against all others, then the control against all others."""
+    first = analysis.agents[0]
+    names = [first] if CONTROL not in analysis.agents else list(dict.fromkeys([first, CONTROL]))
+    sections = []
+    for number, agent in enumerate(names):
+        found = contrasts(analysis, agent)
+        if found:
+            enough = analysis.settings.seeds >= FEWEST_SEEDS
+            sections.append(
+                Section(
+                    f"{agent} against the others",
+                    _told(found) if enough else [],
+                    [contrast_table(found, analysis.tasks)],
+                    [contrasts_picture(found, analysis.agents, f"contrasts-{number}")],
+                )
+            )
+    return sections
+
+
+def _told(found: Sequence[Contrast]) -> list[str]:
+    """Which contrasts stay below 0.05 after correction, in words."""
+    ours = found[0].ours
+    readings = {
+        "Over all runs": {c.other: c.accuracy for c in found},
+        "At SynOps = target (post hoc)": {
+            c.other: c.at_target for c in found if c.at_target is not None
+        },
+    }
+    texts = []
+    for reading, differences in readings.items():
+        clear = {other: d for other, d in differences.items() if d.corrected < 0.05}
+        groups = {
+            f"{ours} ends more accurate than": [o for o in clear if clear[o].interval.point > 0],
+            f"{ours} ends less accurate than": [o for o in clear if clear[o].interval.point < 0],
+            f"no difference is shown between {ours} and": [
+                o for o in differences if o not in clear
+            ],
+        }
+        said = [f"{text} {', '.join(names)}" for text, names in groups.items() if names]
+        if said:
+            texts.append(
+                f"{reading}, corrected for {_many(len(differences), 'contrast')}, on these "
+                f"networks: {'; '.join(said)}."
+            )
+    return texts
+
+
+def _tables(analysis: Analysis, tasks: Sequence[Task]) -> tuple[Table, ...]:
+    return endpoint_table(analysis, tasks), search_table(analysis, tasks)
+
+
+def _first(analysis: Analysis, tasks: Sequence[Task]) -> list[Table]:
+    """The first agent's contrasts on some of the tasks."""
+    found = contrasts(analysis, analysis.agents[0], tasks)
+    return [contrast_table(found, tasks)] if found else []
+
+
+def _task_by_task(analysis: Analysis) -> Section:
+    tables = [task_table(analysis)]
+    if len(analysis.tasks) > 1:
+        for task in analysis.tasks:
+            tables.append(endpoint_table(analysis, [task], task_title(task)))
+            tables.append(search_table(analysis, [task], task_title(task)))
+    return Section("Task by task", tables=tables)
 
 
 def settings_table(comparison: Comparison) -> Table:
@@ -218,89 +264,21 @@ def _settings(comparison: Comparison) -> Section:
     return Section("Settings", tables=tables)
 
 
-def _reading() -> list[str]:
-    return [
-        "Score is the accuracy on the search split before fine-tuning; area is the mean height of "
-        "the curve of the best score of a plan predicted to keep the target, 0 before there is "
-        "one; reached is the share of runs that came within 95 % and 99 % of the best score that "
-        "any agent found on the task, and the median evaluations of all runs (∞: half of them "
-        "never did)."
-    ]
-
-
-def _figures_table(analysis: Analysis, tasks: Sequence[Task], caption: str = "") -> Table:
-    columns = [
-        "agent", "runs", "test accuracy, target kept", "over target", "test accuracy, over target",
-        "test accuracy, all runs", "best score", "best reward", "area",
-        "distance from target", *(f"reached {level:.0%}" for level in LEVELS),
-        "hypervolume", "seconds a cell", "seconds searching",
-    ]  # fmt: skip
-    found = [analysis.figures(agent, tasks) for agent in analysis.agents]
-    return Table(columns, [_figures_row(f) for f in found if f is not None], caption)
-
-
-def _tables(analysis: Analysis, tasks: Sequence[Task]) -> tuple[Table, ...]:
-    tables = (_figures_table(analysis, tasks),)
-    return (*tables, _contrasts(analysis, tasks)) if len(analysis.agents) > 1 else tables
-
-
-def _contrasts(analysis: Analysis, tasks: Sequence[Task]) -> Table:
-    first, *others = analysis.agents
-    rows = []
-    for other in others:
-        both = [analysis.contrast(first, other, tasks, draw_networks=d) for d in (False, True)]
-        rows.append((other, *("–" if found is None else _signed(found) for found in both)))
-    networks = len({task[0] for task in tasks})
-    return Table(
-        (f"{first} minus", "networks fixed, over seeds", "over networks and seeds"),
-        rows,
-        "Difference of the interquartile means of test accuracy after fine-tuning among runs that "
-        f"keep the target, with 95 % bootstrap intervals. {networks} network"
-        + (
-            "s were tried, and drawn with replacement in the last column: with so few, that "
-            "interval is rough."
-            if networks > 1
-            else " was tried, so nothing can be said of others."
-        ),
-    )
-
-
-def _figures_row(f: AgentFigures) -> list[str]:
-    rate = f.violations
-    return [
-        f.agent,
-        str(f.runs),
-        "–" if f.kept_accuracy is None else str(f.kept_accuracy),
-        f"{rate.point:.0%} [{rate.low:.0%}, {rate.high:.0%}]",
-        "–" if f.violators_accuracy is None else f"{f.violators_accuracy:.3f}",
-        str(f.accuracy),
-        str(f.score),
-        str(f.reward),
-        str(f.area),
-        f"{f.distance:.3f}",
-        *(f"{share:.0%}, {count(median)}" for share, median in f.reached),
-        f"{f.volume:.3f}",
-        f"{f.seconds:.0f}",
-        f"{f.search_seconds:.0f}",
-    ]
-
-
 def _budgets(analysis: Analysis) -> Section:
     rows = []
     for agent in analysis.agents:
-        figures = analysis.figures(agent)
-        assert figures is not None
         records = analysis.of(agent)
         tuning = tuning_record(agent)
-        low, high = figures.paid
+        paid = [int(r["paid"]) for r in records]
+        low, high = min(paid), max(paid)
         rows.append(
             (
                 agent,
                 str(low) if low == high else f"{low}–{high}",
-                str(figures.charged),
+                str(max(r["charged"] for r in records)),
                 str(sum(r["episodes"] for r in records)),
                 str(sum(r["simulator_runs"] for r in records)),
-                str(figures.without_update),
+                str(sum(not r["updated"] for r in records)),
                 "–" if tuning is None else _tuned(tuning),
             )
         )
@@ -340,20 +318,3 @@ def _cell_row(record: dict[str, Any]) -> list[object]:
     cell = record["cell"]
     values = cell | record | {"plan": "-".join(map(str, record["plan"]))}
     return [values[name] for name in CELL_COLUMNS]
-
-
-def _short(interval: Interval) -> str:
-    return f"{interval.point:.2f} [{interval.low:.2f}, {interval.high:.2f}]"
-
-
-def _signed(interval: Interval) -> str:
-    return f"{interval.point:+.3f} [{interval.low:+.3f}, {interval.high:+.3f}]"
-
-
-def count(median: float) -> str:
-    """A number of evaluations; infinite where it was never enough."""
-    return f"{median:.0f}" if math.isfinite(median) else "∞"
-
-
-def _point(interval: Interval | None) -> float:
-    return -1.0 if interval is None else interval.point

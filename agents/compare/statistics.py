@@ -1,16 +1,25 @@
-"""Statistics of comparisons, by rliable's definitions.
+"""Statistics of comparisons: every figure is a mean over tasks of a figure of the task.
 
-Agarwal, Schwarzer, Castro, Courville, Bellemare: Deep Reinforcement Learning at the Edge of the
-Statistical Precipice, NeurIPS 2021. Computed with NumPy and SciPy, since rliable does not import
-beside current pandas. Scores come as *strata*: one array of runs per task (a network and a
-target). They need not be of the same length, for a run may have failed or may not count; then
-each task weighs the same all the same, where rliable wants as many runs of each.
+Scores come as *strata*: one array of runs per task (a network and a target). Tasks differ in how
+hard they are, so runs of different tasks are never pooled before they are averaged: a mean or a
+trimmed mean over pooled runs stands on other tasks for one agent than for another. Here each task
+is averaged by itself, and tasks weigh the same however many runs they have.
+
+Intervals are percentile bootstraps stratified by task, by ``scipy.stats.bootstrap``: they speak of
+other seeds on the same networks. For other networks there is :func:`over_networks`.
+
+The probability of improvement and the performance profile are those of rliable (Agarwal, Schwarzer,
+Castro, Courville, Bellemare: Deep Reinforcement Learning at the Edge of the Statistical Precipice,
+NeurIPS 2021). Its interquartile mean is not used: it is defined on scores normalised per task, with
+as many runs of each task for every agent.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,10 +32,11 @@ FEWEST_SEEDS = 5
 """With fewer runs per task an interval says little; reports warn."""
 
 RESAMPLES = 2000
+PERMUTATIONS = 20_000
 CONFIDENCE = 0.95
 
-BLOCK = 64
-"""Marks of a curve that are resampled at once, to bound the memory."""
+BATCH = 250
+"""Bootstrap samples that are computed at once, to bound the memory."""
 
 
 class StatisticsError(ValueError):
@@ -35,133 +45,159 @@ class StatisticsError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """A figure and its bootstrap interval."""
+    """A figure and its interval.
+
+    Attributes:
+        point: the figure.
+        low: lower end, NaN where no interval can be made.
+        high: upper end, NaN as well.
+    """
 
     point: float
     low: float
     high: float
 
     def __str__(self) -> str:
-        return f"{self.point:.3f} [{self.low:.3f}, {self.high:.3f}]"
+        return self.text("{:.3f}")
+
+    def text(self, form: str, scale: float = 1.0) -> str:
+        """The figure and its ends in a format, after multiplication by a scale."""
+        # Sums in another order differ in their last digits, which must not decide what is shown.
+        point, low, high = (
+            form.format(round(scale * value, 9)) for value in (self.point, self.low, self.high)
+        )
+        return f"{point} [–]" if math.isnan(self.low) else f"{point} [{low}, {high}]"
 
 
-def interquartile_mean(strata: Strata) -> float:
-    """Mean of the middle of all runs of all tasks, each task weighing the same before trimming.
-
-    With as many runs of each task this is rliable's ``aggregate_iqm``:
-    ``scipy.stats.trim_mean(scores, 0.25)`` over everything at once. With fewer runs of some, their
-    runs weigh more: an agent that seldom keeps a hard target would else be credited with the easy
-    ones. Trimming is over all tasks together, so it may leave out a hard or an easy one whole.
+def task_mean(strata: Strata) -> float:
+    """Mean over tasks of the mean over a task's runs.
 
     Raises:
         StatisticsError: see :func:`checked`.
     """
-    lengths = [len(task) for task in checked(strata)]
-    return float(_middle_means(np.concatenate(strata)[None], lengths)[0])
+    return float(np.mean([task.mean() for task in checked(strata)]))
 
 
-def interquartile_mean_interval(
-    strata: Strata,
-    *,
-    seed: int = 0,
-    resamples: int = RESAMPLES,
-    confidence: float = CONFIDENCE,
+def task_mean_interval(strata: Strata, *, seed: int = 0, resamples: int = RESAMPLES) -> Interval:
+    """:func:`task_mean` with its interval; none where a task has one run only.
+
+    Raises:
+        StatisticsError: see :func:`checked`.
+    """
+    return _bootstrapped(checked(strata), _mean_of_means, seed, resamples)
+
+
+def task_mean_difference(
+    ours: Strata, others: Strata, *, seed: int = 0, resamples: int = RESAMPLES
 ) -> Interval:
-    """The interquartile mean with a stratified bootstrap percentile interval.
+    """Difference of two :func:`task_mean` over the same tasks, with its interval.
 
-    Runs are drawn with replacement within their task, as rliable does; tasks are fixed, so the
-    interval speaks of other seeds, not of other networks. With one run per task its width is 0.
+    Runs are drawn independently for the two: seeds are not paired, for nothing that a seed decides
+    is common to two agents.
 
     Raises:
-        StatisticsError: see :func:`checked`.
+        StatisticsError: see :func:`checked`; also for different numbers of tasks.
     """
-    checked(strata)
-    rng = np.random.default_rng(seed)
-    means = _drawn_means(strata, range(len(strata)), resamples, rng)
-    return _percentiles(interquartile_mean(strata), means, confidence)
+    count = len(_paired(ours, others))
+
+    def difference(*samples: Scores, axis: int = -1) -> Any:
+        first, second = samples[:count], samples[count:]
+        return _mean_of_means(*first, axis=axis) - _mean_of_means(*second, axis=axis)
+
+    return _bootstrapped([*ours, *others], difference, seed, resamples)
 
 
-def interquartile_mean_band(
-    curves: Scores, *, seed: int = 0, resamples: int = RESAMPLES, confidence: float = CONFIDENCE
+def mean_band(
+    curves: Scores, *, seed: int = 0, resamples: int = RESAMPLES
 ) -> tuple[Scores, Scores, Scores]:
-    """:func:`interquartile_mean_interval` at every mark of the curves of one task's runs.
+    """Mean over runs at every mark of one task's curves, with the band of its intervals.
 
     Args:
         curves: ``(runs, marks)``.
-        seed: of the draws, which are the same at all marks.
+        seed: of the draws.
         resamples: number of draws.
-        confidence: of each interval.
 
     Returns:
-        Middle, lower and upper curve, each ``(marks,)``.
+        Middle, lower and upper curve, each ``(marks,)``; with one run the band is NaN.
 
     Raises:
         StatisticsError: see :func:`checked`.
     """
     checked([*curves.T])
-    draws = np.random.default_rng(seed).integers(len(curves), size=(resamples, len(curves)))
-    blocks = [
-        _quantiles(stats.trim_mean(curves[draws, at : at + BLOCK], 0.25, axis=1), confidence)
-        for at in range(0, curves.shape[1], BLOCK)
-    ]
-    low, high = (np.concatenate(part) for part in zip(*blocks, strict=True))
-    return np.asarray(stats.trim_mean(curves, 0.25, axis=0), np.float64), low, high
+    middle = curves.mean(0)
+    if len(curves) < 2:
+        return middle, np.full_like(middle, np.nan), np.full_like(middle, np.nan)
+    found = stats.bootstrap(
+        (curves,),
+        np.mean,
+        axis=0,
+        n_resamples=resamples,
+        batch=BATCH,
+        confidence_level=CONFIDENCE,
+        method="percentile",
+        rng=np.random.default_rng(seed),
+    ).confidence_interval
+    return middle, found.low, found.high
 
 
-Networks = Sequence[str]
-"""The network of each task, by which a hierarchical bootstrap draws."""
-
-
-def interquartile_mean_difference(
-    ours: Strata,
-    others: Strata,
-    *,
-    networks: Networks | None = None,
-    seed: int = 0,
-    resamples: int = RESAMPLES,
-    confidence: float = CONFIDENCE,
-) -> Interval:
-    """Difference of two interquartile means with a bootstrap percentile interval.
+def over_networks(differences: Sequence[float], networks: Sequence[str]) -> Interval | None:
+    """The mean difference with networks as the unit: a t interval over the networks' own means.
 
     Args:
-        ours: runs by task.
-        others: runs of the other by the same tasks.
-        networks: network of each task. Given, the bootstrap is hierarchical (Davison and Hinkley
-            1997, section 3.8): networks are drawn with replacement, the same for both, with all
-            their tasks, then runs within each task. The interval then speaks of other networks,
-            as far as the few that were tried can tell. Without, networks are fixed.
-        seed: of the draws.
-        resamples: number of draws.
-        confidence: of the interval.
+        differences: one per task.
+        networks: the network of each task.
+
+    Returns:
+        The interval that speaks of other networks; ``None`` for one network, which cannot tell.
+    """
+    if len(differences) != len(networks):
+        raise StatisticsError(f"{len(differences)} differences are not of {len(networks)} tasks")
+    found: dict[str, list[float]] = {}
+    for value, network in zip(differences, networks, strict=True):
+        found.setdefault(network, []).append(value)
+    means = np.array([np.mean(values) for values in found.values()])
+    if len(means) < 2:
+        return None
+    quantile = stats.t.ppf((1 + CONFIDENCE) / 2, len(means) - 1)
+    middle, half = float(means.mean()), float(quantile * stats.sem(means))
+    return Interval(middle, middle - half, middle + half)
+
+
+def permutation_p(
+    ours: Strata, others: Strata, *, seed: int = 0, permutations: int = PERMUTATIONS
+) -> float:
+    """Two-sided p of the difference of :func:`task_mean`: labels are permuted within each task.
+
+    The observed labelling counts as one of the permutations, so the smallest p is
+    ``1 / (permutations + 1)``.
 
     Raises:
-        StatisticsError: see :func:`checked`; also for different numbers of tasks.
+        StatisticsError: see :func:`task_mean_difference`.
     """
-    names = [str(task) for task in range(len(ours))] if networks is None else list(networks)
-    if not len(ours) == len(others) == len(names):
-        raise StatisticsError(
-            f"{len(ours)} tasks cannot be compared with {len(others)}, {len(names)} of them named"
-        )
-    point = interquartile_mean(ours) - interquartile_mean(others)
     rng = np.random.default_rng(seed)
-    distinct = sorted(set(names))
-    tasks = {name: [at for at, its in enumerate(names) if its == name] for name in distinct}
-    picks = np.tile(np.arange(len(distinct)), (resamples, 1))
-    if networks is not None:
-        picks = np.sort(rng.integers(len(distinct), size=picks.shape), axis=1)
-    drawn = np.empty(resamples)
-    # Draws of the same networks are computed at once: with few networks there are few of them.
-    kinds, kind_of = np.unique(picks, axis=0, return_inverse=True)
-    for kind, those in enumerate(kinds):
-        at_once = kind_of.ravel() == kind
-        chosen = [at for pick in those for at in tasks[distinct[pick]]]
-        count = int(at_once.sum())
-        ours_mean, others_mean = (_drawn_means(s, chosen, count, rng) for s in (ours, others))
-        drawn[at_once] = ours_mean - others_mean
-    return _percentiles(point, drawn, confidence)
+    observed, drawn = 0.0, np.zeros(permutations)
+    for x, y in zip(_paired(ours, others), others, strict=True):
+        observed += x.mean() - y.mean()
+        rows = rng.permuted(np.tile(np.concatenate([x, y]), (permutations, 1)), axis=1)
+        drawn += rows[:, : len(x)].mean(1) - rows[:, len(x) :].mean(1)
+    # Sums in another order differ in the last digits; as large means as large up to these.
+    as_large = np.abs(drawn) >= abs(observed) - 1e-12
+    return float((1 + as_large.sum()) / (1 + permutations))
 
 
-def probability_of_improvement(ours: Strata, others: Strata) -> float:
+def holm(p_values: Mapping[str, float]) -> dict[str, float]:
+    """P values corrected for their number (Holm 1979), by the same names."""
+    corrected: dict[str, float] = {}
+    largest = 0.0
+    for rank, name in enumerate(sorted(p_values, key=lambda name: p_values[name])):
+        largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[name]))
+        corrected[name] = largest
+    return {name: corrected[name] for name in p_values}
+
+
+def probability_of_improvement(
+    ours: Strata, others: Strata, *, seed: int = 0, resamples: int = RESAMPLES
+) -> Interval:
     """P(a run of ours is better than one of others), ties half, mean over tasks.
 
     rliable's ``probability_of_improvement``: the Mann-Whitney U over its largest value.
@@ -169,64 +205,59 @@ def probability_of_improvement(ours: Strata, others: Strata) -> float:
     Raises:
         StatisticsError: see :func:`checked`; also for different numbers of tasks.
     """
-    if len(ours) != len(others):
-        raise StatisticsError(f"{len(ours)} tasks cannot be compared with {len(others)}")
-    pairs = zip(checked(ours), checked(others), strict=True)
-    return float(np.mean([_improvement(x[None], y[None])[0] for x, y in pairs]))
+    count = len(_paired(ours, others))
+
+    def chance(*samples: Scores, axis: int = -1) -> Any:
+        assert axis == -1
+        pairs = zip(samples[:count], samples[count:], strict=True)
+        return np.mean([_improvement(x, y) for x, y in pairs], axis=0)
+
+    return _bootstrapped([*ours, *others], chance, seed, resamples)
 
 
-def probability_of_improvement_interval(
-    ours: Strata,
-    others: Strata,
-    *,
-    seed: int = 0,
-    resamples: int = RESAMPLES,
-    confidence: float = CONFIDENCE,
-) -> Interval:
-    """The probability of improvement with a stratified bootstrap percentile interval.
+def performance_profile(
+    strata: Strata, thresholds: Scores, *, seed: int = 0, resamples: int = RESAMPLES
+) -> tuple[Scores, Scores, Scores]:
+    """Share of runs that score above each threshold, mean over tasks, with its pointwise band.
 
-    Raises:
-        StatisticsError: see :func:`probability_of_improvement`.
-    """
-    point = probability_of_improvement(ours, others)
-    rng = np.random.default_rng(seed)
-    total = np.zeros(resamples)
-    for x, y in zip(ours, others, strict=True):
-        total += _improvement(_resampled(x, resamples, rng), _resampled(y, resamples, rng))
-    return _percentiles(point, total / len(ours), confidence)
+    rliable's run-score distribution, which wants scores normalised per task.
 
-
-def performance_profile(strata: Strata, thresholds: Scores) -> Scores:
-    """Share of all runs that score above each threshold, ``(thresholds,)``.
-
-    rliable's run-score distribution; tasks with the same number of runs weigh the same.
+    Returns:
+        Share, lower and upper end, each ``(thresholds,)``; with one run of a task no band (NaN).
 
     Raises:
         StatisticsError: see :func:`checked`.
     """
-    scores = np.concatenate(checked(strata))
-    return np.asarray((scores[None] > np.asarray(thresholds)[:, None]).mean(1), np.float64)
+    marks = np.asarray(thresholds)
+
+    def shares(*samples: Scores, axis: int = -1) -> Any:
+        above = [[(task > mark).mean(axis) for mark in marks] for task in samples]
+        return np.mean(above, axis=0)
+
+    point = np.asarray(shares(*checked(strata)), np.float64)
+    if min(map(len, strata)) < 2:
+        return point, np.full_like(point, np.nan), np.full_like(point, np.nan)
+    low, high = _ends(strata, shares, seed, resamples)
+    return point, np.asarray(low), np.asarray(high)
 
 
-def performance_profile_band(
-    strata: Strata,
-    thresholds: Scores,
-    *,
-    seed: int = 0,
-    resamples: int = RESAMPLES,
-    confidence: float = CONFIDENCE,
-) -> tuple[Scores, Scores]:
-    """Pointwise stratified bootstrap band of a profile, each ``(thresholds,)``.
+def violation_interval(violations: int, runs: int, confidence: float = CONFIDENCE) -> Interval:
+    """The rate of runs over target with its exact (Clopper-Pearson) interval.
 
     Raises:
-        StatisticsError: see :func:`checked`.
+        StatisticsError: for no runs, or more violations than runs.
     """
-    checked(strata)
-    rng = np.random.default_rng(seed)
-    drawn = np.concatenate([_resampled(task, resamples, rng) for task in strata], axis=1)
-    shares = np.stack([(drawn > tau).mean(1) for tau in np.asarray(thresholds)], axis=1)
-    low, high = _quantiles(shares, confidence)
-    return low, high
+    if not 0 <= violations <= runs or runs < 1:
+        raise StatisticsError(f"{violations} violations in {runs} runs are no rate")
+    found = stats.binomtest(violations, runs).proportion_ci(confidence, method="exact")
+    return Interval(violations / runs, float(found.low), float(found.high))
+
+
+def percentiles(point: float, drawn: Scores) -> Interval:
+    """A figure with the percentile interval of its draws, ``(resamples,)``."""
+    rest = (1 - CONFIDENCE) / 2
+    low, high = np.quantile(drawn, [rest, 1 - rest])
+    return Interval(point, float(low), float(high))
 
 
 def checked(strata: Strata) -> Strata:
@@ -250,58 +281,46 @@ def checked(strata: Strata) -> Strata:
     return strata
 
 
-def violation_interval(violations: int, runs: int, confidence: float = CONFIDENCE) -> Interval:
-    """The rate of runs over target with its exact (Clopper-Pearson) interval.
-
-    Raises:
-        StatisticsError: for no runs, or more violations than runs.
-    """
-    if not 0 <= violations <= runs or runs < 1:
-        raise StatisticsError(f"{violations} violations in {runs} runs are no rate")
-    found = stats.binomtest(violations, runs).proportion_ci(confidence, method="exact")
-    return Interval(violations / runs, float(found.low), float(found.high))
+def _paired(ours: Strata, others: Strata) -> Strata:
+    if len(ours) != len(others):
+        raise StatisticsError(f"{len(ours)} tasks cannot be compared with {len(others)}")
+    checked(others)
+    return checked(ours)
 
 
-def _resampled(task: Scores, resamples: int, rng: np.random.Generator) -> Scores:
-    """``(resamples, runs)`` draws with replacement."""
-    return task[rng.integers(len(task), size=(resamples, len(task)))]
-
-
-def _drawn_means(
-    strata: Strata, chosen: Sequence[int], resamples: int, rng: np.random.Generator
-) -> Scores:
-    """Interquartile means of draws from the chosen tasks, ``(resamples,)``."""
-    drawn = np.concatenate([_resampled(strata[at], resamples, rng) for at in chosen], axis=1)
-    return _middle_means(drawn, [len(strata[at]) for at in chosen])
-
-
-def _middle_means(rows: Scores, lengths: Sequence[int]) -> Scores:
-    """:func:`interquartile_mean` of each row ``(draws, runs)``, tasks of these lengths in turn."""
-    if len(set(lengths)) == 1:
-        return np.asarray(stats.trim_mean(rows, 0.25, axis=1), np.float64)
-    runs = rows.shape[1]
-    weights = np.repeat([1 / (len(lengths) * length) for length in lengths], lengths)
-    order = np.argsort(rows, axis=1)
-    below = np.cumsum(weights[order], axis=1)
-    # As much is cut off each end as trim_mean would cut from this many runs.
-    cut = int(0.25 * runs) / runs
-    inside = np.diff(np.clip(below, cut, 1 - cut), axis=1, prepend=cut)
-    return np.asarray((inside * np.take_along_axis(rows, order, axis=1)).sum(1) / inside.sum(1))
+def _mean_of_means(*samples: Scores, axis: int = -1) -> Any:
+    return np.mean([task.mean(axis) for task in samples], axis=0)
 
 
 def _improvement(x: Scores, y: Scores) -> Scores:
-    """P(X > Y) + P(X = Y) / 2 for each row of ``(resamples, runs)``."""
-    above = (x[:, :, None] > y[:, None, :]).mean((1, 2))
-    level = (x[:, :, None] == y[:, None, :]).mean((1, 2))
+    """P(X > Y) + P(X = Y) / 2 over the last axis of ``(..., runs)``."""
+    above = (x[..., :, None] > y[..., None, :]).mean((-2, -1))
+    level = (x[..., :, None] == y[..., None, :]).mean((-2, -1))
     return np.asarray(above + 0.5 * level, np.float64)
 
 
-def _percentiles(point: float, drawn: Scores, confidence: float) -> Interval:
-    low, high = _quantiles(drawn, confidence)
+def _bootstrapped(
+    samples: Strata, statistic: Callable[..., Any], seed: int, resamples: int
+) -> Interval:
+    """A statistic of independent samples with its interval, if each sample has two runs."""
+    point = float(statistic(*samples))
+    if min(map(len, samples)) < 2:
+        return Interval(point, math.nan, math.nan)
+    low, high = _ends(samples, statistic, seed, resamples)
     return Interval(point, float(low), float(high))
 
 
-def _quantiles(drawn: Scores, confidence: float) -> tuple[Scores, Scores]:
-    rest = (1 - confidence) / 2
-    low, high = np.quantile(drawn, [rest, 1 - rest], axis=0)
-    return low, high
+def _ends(
+    samples: Strata, statistic: Callable[..., Any], seed: int, resamples: int
+) -> tuple[Any, Any]:
+    found = stats.bootstrap(
+        tuple(samples),
+        statistic,
+        n_resamples=resamples,
+        batch=BATCH,
+        vectorized=True,
+        confidence_level=CONFIDENCE,
+        method="percentile",
+        rng=np.random.default_rng(seed),
+    ).confidence_interval
+    return found.low, found.high

@@ -97,26 +97,45 @@ def compare(
 
 @app.command()
 def report(
-    source: Annotated[Path, typer.Argument(help="A comparison's folder, or its archive.")],
+    source: Annotated[
+        Path, typer.Argument(help="Folder of a comparison or a sensitivity study, or an archive.")
+    ],
     out_folder: Annotated[
-        Path | None, typer.Option("--out", help="Where to; beside the archive if unset.")
+        Path | None, typer.Option("--out", help="Where to; into the folder if unset.")
     ] = None,
+    svg: Annotated[bool, typer.Option("--svg", help="Pictures as SVG, too.")] = False,
 ) -> None:
-    """Write the report of a comparison again, from its archive alone."""
+    """Write the report of a comparison or a sensitivity study again, from its archives alone.
+
+    Archives lie in the folder itself or in its `data`.
+    """
     from spear_gym.agents.compare.run import ARCHIVE, Comparison
+    from spear_gym.agents.compare.sensitivity import STUDY, read_study
+    from spear_gym.agents.compare.sensitivity_report import write_study_report
 
-    archive = source / ARCHIVE if source.is_dir() else source
-    folder = out_folder or archive.parent
-    found = Comparison.load(archive)
-    check_report(folder, "cells.csv")
-    _write(found, folder)
+    folder = source if source.is_dir() else source.parent
+    data = folder / "data" if source.is_dir() and (source / "data").is_dir() else folder
+    out_folder = out_folder or folder
+    if source.is_dir() and (data / STUDY).is_file():
+        study, studied = read_study(data)
+        check_report(out_folder, "study.csv", ours=out_folder == folder)
+        write_study_report(study, studied, out_folder, svg=svg)
+        path = escape(str(out_folder / "report.html"))
+        out.print(f"{len(study)} variants; report: [bold]{path}[/]", soft_wrap=True)
+        each = {v.folder_name: c for v, c in zip(study, studied, strict=True)}.values()
+        missing_cells(sum(len(c.settings.cells()) - len(c.records) for c in each))
+    else:
+        archive = data / ARCHIVE if source.is_dir() else source
+        found = Comparison.load(archive)
+        check_report(out_folder, "cells.csv", ours=out_folder == folder)
+        _write(found, out_folder, svg=svg)
 
 
-def _write(found: Comparison, folder: Path) -> None:
+def _write(found: Comparison, folder: Path, *, svg: bool = False) -> None:
     from spear_gym.agents.compare.report import write_report
 
     if found.records:
-        write_report(found, folder)
+        write_report(found, folder, svg=svg)
         path = escape(str(folder / "report.html"))
         out.print(f"{len(found.records)} cells; report: [bold]{path}[/]", soft_wrap=True)
     missing_cells(len(found.settings.cells()) - len(found.records))

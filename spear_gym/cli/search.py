@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from spear_gym.target import Candidate, Judge
 
 DEFAULT_AGENT = "tpe"
-"""By the rule of the ablation's protocol as first written (`notebooks/results/PROTOCOL.md`)."""
+"""By the rule of the ablation's protocol (`notebooks/results/ablation/protocol.md`)."""
 
 BROKEN = 3
 """Exit status when a network that is handed over breaks its target."""
@@ -190,9 +190,10 @@ def _short(name: str) -> str:
 def agents() -> None:
     """List the agents."""
     from spear_gym.agents import AGENTS
+    from spear_gym.agents.descriptions import description
 
     for name in AGENTS:
-        out.print(name, highlight=False)
+        out.print(f"{name:22} {description(name)}", highlight=False, soft_wrap=True)
 
 
 class _Job:

@@ -48,6 +48,7 @@ def sensitivity(
     from spear_gym.agents.compare.cells import CompareSettings
     from spear_gym.agents.compare.run import is_comparison, unfinished
     from spear_gym.agents.compare.sensitivity import run_study, variants, write_study
+    from spear_gym.agents.compare.sensitivity_report import write_study_report
     from spear_gym.evaluation import PlanEvaluator
 
     base = CompareSettings(
@@ -80,6 +81,7 @@ def sensitivity(
             progress.update(task, advance=1)
 
         found = run_study(study, loaded, out_folder, workers=count, on_cell=show)
-    write_study(study, found, out_folder)
+    write_study(study, out_folder)
+    write_study_report(study, found, out_folder)
     out.print(f"report: [bold]{escape(str(out_folder / 'report.html'))}[/]", soft_wrap=True)
     missing_cells(sum(len(unfinished(path, given.cells())) for path, given in folders.items()))

@@ -58,29 +58,63 @@ def style(agents: Sequence[str]) -> dict[str, Style]:
     return styles
 
 
+Readings = Sequence[Interval | None]
+"""One figure in several readings, each of which may be missing."""
+
+
 def intervals_figure(
-    panels: Mapping[str, Mapping[str, Interval]], agents: Sequence[str], label: str
+    panels: Mapping[str, Mapping[str, Readings]],
+    agents: Sequence[str],
+    readings: Sequence[str],
+    label: str,
+    *,
+    zero: bool = False,
 ) -> Figure:
-    """A figure of every agent with its interval, one panel per title, agents from above.
+    """Several readings of a figure of every agent, each with its interval; agents from above.
 
     Args:
         panels: by title and agent; an agent may be missing.
-        agents: all agents, for the order and their colours.
+        agents: all agents, for the order and their colours; who is in no panel has no row.
+        readings: names of the readings, at most as many as there are markers.
         label: of the axis.
+        zero: draw a line at 0, for differences.
     """
-    figure, axes = _grid(len(panels), height=0.9 + 0.22 * len(agents))
+    from matplotlib.lines import Line2D
+
+    rows = [agent for agent in agents if any(agent in found for found in panels.values())]
+    figure, axes = _grid(len(panels), height=0.9 + 0.16 * len(rows) * (1 + len(readings)) / 2)
     styles = style(agents)
-    for ax, (title, intervals) in zip(axes, panels.items(), strict=True):
-        for row, agent in enumerate(agents):
-            if (found := intervals.get(agent)) is not None:
-                color = styles[agent].color
-                ax.plot([found.low, found.high], [row, row], color=color, linewidth=2.5, alpha=0.5)
-                ax.plot([found.point], [row], "o", color=color, markersize=5)
-        ax.set_yticks(range(len(agents)), agents, fontsize=8)
-        ax.set_ylim(len(agents) - 0.5, -0.5)
+    for ax, (title, found) in zip(axes, panels.items(), strict=True):
+        if zero:
+            ax.axvline(0, color="black", linewidth=0.8)
+        for row, agent in enumerate(rows):
+            for index, interval in enumerate(found.get(agent, ())):
+                if interval is not None:
+                    at = row + 0.5 * ((index + 0.5) / len(readings) - 0.5)
+                    _mark(ax, interval, at, styles[agent].color, index)
+        ax.set_yticks(range(len(rows)), rows, fontsize=8)
+        ax.set_ylim(len(rows) - 0.5, -0.5)
         ax.set_title(title, fontsize=10)
         ax.set_xlabel(label, fontsize=9)
+    keys = [
+        Line2D([], [], color="black", marker=MARKERS[n], linestyle="", markersize=5,
+               markerfacecolor=_face("black", n), label=name)
+        for n, name in enumerate(readings)
+    ]  # fmt: skip
+    figure.legend(handles=keys, loc="outside lower center", ncols=3, fontsize=8, frameon=False)
     return figure
+
+
+def _mark(ax: Axes, interval: Interval, at: float, color: str, reading: int) -> None:
+    """An interval as a bar (none where it is NaN) and a marker by its reading."""
+    ax.plot([interval.low, interval.high], [at, at], color=color, linewidth=2, alpha=0.45)
+    marker, face = MARKERS[reading], _face(color, reading)
+    ax.plot([interval.point], [at], marker, color=color, markerfacecolor=face, markersize=4.5)
+
+
+def _face(color: str, reading: int) -> str:
+    """The first reading is filled, the others are hollow."""
+    return color if reading == 0 else "white"
 
 
 def curves_figure(panels: Mapping[str, Mapping[str, Band]], agents: Sequence[str]) -> Figure:
@@ -101,7 +135,7 @@ def curves_figure(panels: Mapping[str, Mapping[str, Band]], agents: Sequence[str
             spent = np.arange(1, len(middle) + 1)
             ax.plot(spent, middle, color=color, linestyle=dash, linewidth=1.6, label=agent)
             ax.fill_between(spent, low, high, color=color, alpha=_thin(curves), linewidth=0)
-            tops.append(float(high.max()))
+            tops.append(float(np.nanmax([middle, high])))
             # The beginning, before a plan keeps the target, would flatten all the rest.
             lows.append(float(middle[len(middle) // 10 :].min()))
         ax.set_title(title, fontsize=10)
@@ -171,20 +205,22 @@ def plans_figure(shares: Mapping[str, Scores], layers: Sequence[str], title: str
     return figure
 
 
-def profiles_figure(profiles: Mapping[str, Band], thresholds: Scores) -> Figure:
-    """Share of runs above an accuracy, by agent, each ``(thresholds,)``."""
-    figure, (ax, *_) = _grid(1)
-    styles = style(list(profiles))
-    for agent, (shares, low, high) in profiles.items():
-        color, dash, _ = styles[agent]
-        ax.fill_between(
-            thresholds, low, high, step="pre", color=color, alpha=_thin(profiles), linewidth=0
-        )
-        ax.step(thresholds, shares, color=color, linestyle=dash, linewidth=1.6, label=agent)
-    ax.set_xlabel("accuracy after fine-tuning (test), runs over target left out")
-    ax.set_ylabel("share of runs above")
-    ax.set_ylim(0, 1)
-    _legend(figure, [ax])
+def profiles_figure(panels: Mapping[str, Mapping[str, Band]], thresholds: Scores) -> Figure:
+    """Share of runs above a normalised accuracy, by title and agent, each ``(thresholds,)``."""
+    figure, axes = _grid(len(panels))
+    for ax, (title, profiles) in zip(axes, panels.items(), strict=True):
+        styles = style(list(profiles))
+        for agent, (shares, low, high) in profiles.items():
+            color, dash, _ = styles[agent]
+            ax.fill_between(
+                thresholds, low, high, step="pre", color=color, alpha=_thin(profiles), linewidth=0
+            )
+            ax.step(thresholds, shares, color=color, linestyle=dash, linewidth=1.6, label=agent)
+        ax.set_title(title, fontsize=10)
+        ax.set_xlabel("normalised accuracy after fine-tuning (test)")
+        ax.set_ylabel("share of runs above")
+        ax.set_ylim(0, 1)
+    _legend(figure, axes)
     return figure
 
 

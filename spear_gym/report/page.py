@@ -82,18 +82,20 @@ class Page:
     sections: Sequence[Section] = field(default_factory=tuple)
 
 
-def write_page(page: Page, folder: Path) -> list[Path]:
-    """Writes ``report.md``, ``report.html`` and, in ``figures/``, each picture as PNG and SVG.
+def write_page(page: Page, folder: Path, *, svg: bool = False) -> list[Path]:
+    """Writes ``report.md``, ``report.html`` and, in ``figures/``, each picture as PNG.
+
+    Args:
+        page: the report.
+        folder: where to.
+        svg: each picture as SVG, too.
 
     Returns:
         The files.
     """
     pictures = [picture for section in page.sections for picture in section.pictures]
-    images = {
-        f"{picture.name}.{kind}": drawn(picture.figure, kind)
-        for picture in pictures
-        for kind in ("png", "svg")
-    }
+    kinds = ("png", "svg") if svg else ("png",)
+    images = {f"{p.name}.{kind}": drawn(p.figure, kind) for p in pictures for kind in kinds}
     # The page first: by it the rest is recognised when a report is written again.
     write_text(
         folder / "report.html", html(page, {p.name: images[f"{p.name}.png"] for p in pictures})

@@ -372,7 +372,7 @@ def test_curve_and_best_follow_the_candidates(tiny: Workload) -> None:
 def solved(request: pytest.FixtureRequest) -> tuple[PlanEvaluator, Judge, Candidate]:
     """An evaluator that knows all 100 plans of a toy, and the best of them.
 
-    Two of the four toys of `notebooks/results/enumerated-toys.md` that spear-ddpg solves in every
+    Two of the four toys of `notebooks/results/toys/enumerated.md` that spear-ddpg solves in every
     seed; on the other two of the six it does not.
     """
     workload = toys.trained((10, 10), name="ten", seed=request.param)

@@ -1,6 +1,6 @@
 """Which agents find the best plan of a toy whose every plan is known, and which cannot.
 
-The toy is network 4 of `notebooks/results/enumerated-toys.md`, on which most agents do best; the
+The toy is network 4 of `notebooks/results/toys/enumerated.md`, on which most agents do best; the
 record there has all agents on all six networks.
 """
 
@@ -18,7 +18,7 @@ from documents import said
 from spear_gym.agents import AGENTS
 
 ROOT = Path(__file__).parents[2]
-RESULTS = ROOT / "notebooks" / "results"
+RESULTS = ROOT / "notebooks" / "results" / "toys"
 NETWORK = 4
 
 SOLVE = (
@@ -63,7 +63,7 @@ def script() -> ModuleType:
 
 @pytest.fixture(scope="module")
 def rows() -> list[dict[str, Any]]:
-    lines = (RESULTS / "enumerated-toys.jsonl").read_text().splitlines()
+    lines = (RESULTS / "data" / "enumerated.jsonl").read_text().splitlines()
     return [json.loads(line) for line in lines]
 
 
@@ -77,7 +77,7 @@ def test_every_agent_is_in_the_record(rows: list[dict[str, Any]]) -> None:
 
 
 def test_the_table_is_made_from_the_record(script: ModuleType, rows: list[dict[str, Any]]) -> None:
-    assert (RESULTS / "enumerated-toys.md").read_text() == script.table(rows)
+    assert (RESULTS / "enumerated.md").read_text() == script.table(rows)
 
 
 def test_the_page_says_what_the_record_says(rows: list[dict[str, Any]]) -> None:

@@ -11,17 +11,18 @@ from typing import Any
 import numpy as np
 import pytest
 import toys
-from scipy import stats
 
 from spear_gym.agents import AGENTS, AgentError, SearchSession, make_agent, run_search
-from spear_gym.agents.compare.analysis import Analysis, anytime
+from spear_gym.agents.compare.analysis import Analysis
 from spear_gym.agents.compare.cells import RECORD, Bench, Cell, CompareSettings, run_cell
+from spear_gym.agents.compare.contrasts import contrasts
+from spear_gym.agents.compare.records import anytime
 from spear_gym.agents.compare.report import page_of, write_report
 from spear_gym.agents.compare.run import ARCHIVE, Comparison, compare
 from spear_gym.agents.folders import RunError
 from spear_gym.evaluation import PlanEvaluator
 from spear_gym.lre import NoEstimator
-from spear_gym.report.page import Page, Section, Table, html
+from spear_gym.report.page import Page, Section, Table, html, write_page
 from spear_gym.reward import RewardError, TargetAwareReward
 from spear_gym.target import TargetError, make_judge
 from spear_gym.workload import measure
@@ -200,7 +201,8 @@ def test_failing_cells_are_retried_reported_and_kept(
     assert sorted(Moody.tried) == [0, 0, 1, 1]
     assert sorted(told)[1] == (failed, "ZeroDivisionError: no such luck")
     assert len(told) == 6
-    report = write_report(found, tmp_path)[-2].read_text()
+    write_report(found, tmp_path)
+    report = (tmp_path / "report.md").read_text()
     assert "1 of 6 cells have no result, 1 of them because they failed" in report
     assert "no such luck" in report
 
@@ -237,7 +239,16 @@ def test_report_is_made_from_the_archive_alone(
     for one, other in zip(first, second, strict=True):
         assert one.read_bytes() == other.read_bytes(), one.name
     names = {path.name for path in first}
-    assert {"report.html", "report.md", "cells.csv", "curves.png", "fronts.svg"} <= names
+    assert {"report.html", "report.md", "cells.csv", "curves.png"} <= names
+    assert not any(name.endswith(".svg") for name in names)
+
+
+def test_pictures_are_svg_on_demand(comparison: Comparison, tmp_path: Path) -> None:
+    page = page_of(replace(comparison, records=comparison.records[:1]))
+    some = replace(page, sections=[s for s in page.sections if s.pictures][:1])
+    assert {path.suffix for path in write_page(some, tmp_path)} == {".png", ".md", ".html"}
+    names = {path.name for path in write_page(some, tmp_path, svg=True)}
+    assert {"endpoints.png", "endpoints.svg", "report.md"} < names
 
 
 def test_page_says_what_a_reader_must_know(comparison: Comparison, tmp_path: Path) -> None:
@@ -245,8 +256,8 @@ def test_page_says_what_a_reader_must_know(comparison: Comparison, tmp_path: Pat
     for name in ("report.md", "report.html"):
         text = (tmp_path / name).read_text()
         assert "Only 2 seeds per cell" in text
-        assert "probably beats" not in text, "so few seeds rank nobody"
-        assert "Primary endpoint" in text
+        assert "corrected for 2 contrasts, on" not in text, "so few seeds rank nobody"
+        assert "All runs count, over target or not" in text
         assert "not ours and not comparable" in text
         for agent in SETTINGS.agents:
             assert agent in text
@@ -257,8 +268,8 @@ def test_page_says_what_a_reader_must_know(comparison: Comparison, tmp_path: Pat
     assert len(lines) == 1 + len(comparison.records)
 
 
-def test_primary_endpoint_is_drawn_by_data_set_and_target(comparison: Comparison) -> None:
-    """One mark per agent that kept the target; nothing is drawn for one that never did."""
+def test_endpoint_is_drawn_by_data_set_and_target(comparison: Comparison) -> None:
+    """Every agent has a mark for all its runs; one that never kept the target has no other."""
     silent = SETTINGS.agents[0]
     records = tuple(
         record | {"kept": record["cell"]["agent"] != silent} for record in comparison.records
@@ -271,16 +282,19 @@ def test_primary_endpoint_is_drawn_by_data_set_and_target(comparison: Comparison
     assert [ax.get_title() for ax in axes] == [f"tiny, target {target:g}" for target in targets]
     for ax, target in zip(axes, targets, strict=True):
         assert [text.get_text() for text in ax.get_yticklabels()] == analysis.agents
-        spans, marks = ax.lines[::2], ax.lines[1::2]
-        others = [agent for agent in analysis.agents if agent != silent]
-        for agent, span, mark in zip(others, spans, marks, strict=True):
-            expected = analysis.kept_accuracy(agent, [("tiny", target)])
-            assert expected is not None
-            assert list(span.get_xdata()) == [expected.low, expected.high]
-            assert (mark.get_xdata()[0], mark.get_ydata()[0]) == (
-                expected.point,
-                analysis.agents.index(agent),
-            )
+        drawn = [(span.get_xdata(), mark) for span, mark in zip(*[iter(ax.lines)] * 2, strict=True)]
+        expected = []
+        for row, agent in enumerate(analysis.agents):
+            figures = analysis.figures(agent, [("tiny", target)])
+            assert figures is not None
+            assert (figures.kept_accuracy is None) == (agent == silent)
+            readings = (figures.accuracy, figures.at_target, figures.kept_accuracy)
+            expected += [(row, interval) for interval in readings if interval is not None]
+        assert len(drawn) == len(expected)
+        for (ends, mark), (row, interval) in zip(drawn, expected, strict=True):
+            assert list(ends) == [interval.low, interval.high]
+            assert mark.get_xdata()[0] == interval.point
+            assert abs(mark.get_ydata()[0] - row) < 0.3
 
 
 def test_page_on_paper_and_on_a_phone() -> None:
@@ -330,6 +344,9 @@ def test_figures_by_hand(comparison: Comparison) -> None:
     assert figures.distance == pytest.approx(
         np.median([abs(r["test_fraction"] - 0.4) for r in records])
     )
+    assert figures.load == pytest.approx(np.mean([r["test_fraction"] / 0.4 for r in records]))
+    assert figures.kept == sum(r["kept"] for r in records)
+    assert figures.plans == len({tuple(r["plan"]) for r in records})
     everyone = [r for r in comparison.records if r["cell"]["target"] == 0.4]
     best = max((q for r in everyone for q, p in pairs(r) if p <= 0.4))
     assert analysis.best_known[task] == best
@@ -338,7 +355,7 @@ def test_figures_by_hand(comparison: Comparison) -> None:
 
 
 def test_contrasts_by_hand(comparison: Comparison) -> None:
-    """Networks of one data set stand together; what cannot be told is a dash, not a number."""
+    """Networks of one data set stand together; what cannot be told is missing, not a number."""
     twins = tuple(
         record | {"cell": record["cell"] | {"workload": name}, "kept": True}
         for name in ("tiny", "twin", "other")
@@ -361,18 +378,25 @@ def test_contrasts_by_hand(comparison: Comparison) -> None:
         "other": {"other"},
     }
     one, other = (
-        stats.trim_mean([r["test_accuracy"] for r in twins if r["cell"]["agent"] == agent], 0.25)
+        np.mean(
+            [
+                np.mean([r["test_accuracy"] for r in analysis.of(agent, [task])])
+                for task in analysis.tasks
+            ]
+        )
         for agent in ("random", "uniform")
     )
-    fixed = analysis.contrast("random", "uniform", analysis.tasks)
-    assert fixed is not None
-    assert fixed.point == pytest.approx(one - other)
-    drawn = analysis.contrast("random", "uniform", sets["tiny"], draw_networks=True)
-    assert drawn is not None
-    assert analysis.contrast("random", "uniform", sets["other"], draw_networks=True) is None
+    found, against_evolution = contrasts(analysis, "random")
+    assert (found.other, against_evolution.other) == ("uniform", "evolution")
+    assert found.accuracy.interval.point == pytest.approx(one - other)
+    assert found.kept == found.accuracy.interval
+    assert found.accuracy.networks is not None
+    assert found.accuracy.networks.point == pytest.approx(one - other)
+    assert contrasts(analysis, "random", sets["other"])[0].accuracy.networks is None
     broken = replace(three, records=tuple(r | {"kept": False} for r in twins))
-    assert Analysis(broken).contrast("random", "uniform", analysis.tasks) is None
+    assert contrasts(Analysis(broken), "random")[0].kept is None
     titles = [section.title for section in page_of(three).sections]
+    assert "random against the others" in titles
     assert "On tiny" in titles
     assert "On other" in titles
 

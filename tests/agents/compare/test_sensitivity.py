@@ -12,16 +12,23 @@ import toys
 
 from spear_gym.agents import AgentError, SearchSession, run_search
 from spear_gym.agents.compare.cells import RECORD, Cell, CompareSettings
-from spear_gym.agents.compare.run import Comparison
+from spear_gym.agents.compare.run import ARCHIVE, Comparison
 from spear_gym.agents.compare.sensitivity import (
-    COLUMNS,
+    STUDY,
     Variant,
-    apart,
+    read_study,
     run_study,
     variants,
     write_study,
 )
+from spear_gym.agents.compare.sensitivity_report import (
+    COLUMNS,
+    apart,
+    behind_a_floor,
+    write_study_report,
+)
 from spear_gym.agents.compare.statistics import Interval
+from spear_gym.agents.run_folder import RunError
 from spear_gym.evaluation import PlanEvaluator
 from spear_gym.lre import NoEstimator
 from spear_gym.observation import MEASURED, NAMES
@@ -63,6 +70,11 @@ def test_one_thing_is_varied_at_a_time(ran: Ran) -> None:
             "scoring": {"scoring": None},
         }[variant.study]
         assert replace(variant.settings, **varied) == replace(BASE, reward_settings={"lam": 5.0})
+    assert [variant.folder_name for variant in study] == [
+        "penalty=0.5", "penalty=5", "penalty=50",
+        "penalty=5", "hidden=input_rate+synops_committed",
+        "scoring=plain", "penalty=5", "scoring=refit",
+    ]  # fmt: skip
     # The same search is run once: 5 is the default weight and recalibrated the workload's own way,
     # so both are the search with all features.
     assert len(cells) == 3 + 1 + 2
@@ -101,23 +113,82 @@ def test_finished_variants_are_not_run_again(ran: Ran, top: Path) -> None:
 
 def test_report_holds_every_variant(ran: Ran, tmp_path: Path) -> None:
     study, found, _ = ran
-    files = {path.name for path in write_study(study, found, tmp_path)}
-    assert {"report.html", "report.md", "penalty.png", "scoring.svg", "study.csv"} <= files
+    files = {path.name for path in write_study_report(study, found, tmp_path)}
+    assert {"report.html", "report.md", "penalty.png", "study.csv"} <= files
+    assert "scoring.svg" not in files
     with (tmp_path / "study.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [(row["study"], row["variant"]) for row in rows] == [(v.study, v.name) for v in study]
     assert set(COLUMNS) < set(rows[0])
-    accuracy = found[0].records[0]["test_accuracy"]
+    accuracy, usual = (found[at].records[0]["test_accuracy"] for at in (0, 1))
     assert rows[0]["test accuracy, all runs"].startswith(f"{accuracy:.3f}")
-    assert "Only 1 seeds" in (tmp_path / "report.md").read_text()
-
-
-def test_report_shows_the_default_and_what_lies_apart(ran: Ran, tmp_path: Path) -> None:
-    study, found, _ = ran
-    write_study(study, found, tmp_path)
+    assert rows[0]["minus default"] == f"{accuracy - usual:+.3f} [–]"
+    assert rows[1]["minus default"] == "–", "the default itself"
     text = (tmp_path / "report.md").read_text()
+    assert "Only 1 seeds" in text
     assert '| reward | tar {"lam": 5.0} |' in text
     assert "inf (" not in text
+
+
+def test_report_is_made_from_the_archives_alone(ran: Ran, top: Path, tmp_path: Path) -> None:
+    study, found, _ = ran
+    write_study(study, top)
+    for folder in {variant.folder_name for variant in study}:
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / ARCHIVE).write_bytes((top / folder / ARCHIVE).read_bytes())
+    (tmp_path / STUDY).write_bytes((top / STUDY).read_bytes())
+    again, comparisons = read_study(tmp_path)
+    assert (again, comparisons) == (study, found)
+    first = write_study_report(study, found, tmp_path / "a")
+    second = write_study_report(again, comparisons, tmp_path / "b")
+    for one, other in zip(first, second, strict=True):
+        assert one.read_bytes() == other.read_bytes(), one.name
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("{}", "is damaged"),
+        ('{"format": "other", "variants": []}', "its format is not"),
+        ('{"format": "spear-gym sensitivity 1", "variants": []}', "the default is not among"),
+        (
+            '{"format": "spear-gym sensitivity 1", "variants": '
+            '[{"study": "observation", "name": "all features", "folder": "../x"}]}',
+            "no folder of its own",
+        ),
+        (
+            '{"format": "spear-gym sensitivity 1", "variants": '
+            '[{"study": "observation", "name": "all features", "folder": "x"}]}',
+            "cannot read the comparison",
+        ),
+        (None, "study.json"),
+    ],
+)
+def test_damaged_studies(tmp_path: Path, content: str | None, said: str) -> None:
+    if content is not None:
+        (tmp_path / STUDY).write_text(content)
+    with pytest.raises(RunError, match=said):
+        read_study(tmp_path)
+
+
+def test_folders_of_older_studies_are_found(tmp_path: Path) -> None:
+    study = variants(BASE, WORKLOADS, LAMBDAS)
+    assert study[0].folder(tmp_path) == tmp_path / "penalty=0.5"
+    older = tmp_path / "lam 0.5 hidden 0 scoring default"
+    older.mkdir()
+    assert study[0].folder(tmp_path) == older
+    blind = tmp_path / "lam 5 hidden 2 scoring default"
+    blind.mkdir()
+    assert study[4].folder(tmp_path) == blind
+
+
+def test_report_says_what_the_agent_does_to_rewards() -> None:
+    said = behind_a_floor("spear-ddpg")
+    assert "spear-ddpg raises every reward below 0 to 0 and cuts it 0.5 away" in said
+    assert behind_a_floor("random") == behind_a_floor("a2c-default") == ""
+
+
+def test_report_says_what_lies_apart() -> None:
     usual = Interval(0.9, 0.88, 0.92)
     near, below, above = Interval(0.87, 0.8, 0.88), Interval(0.8, 0.7, 0.87), Interval(1, 0.93, 1)
     assert "of 1, 9 lies apart from that of 5," in apart(

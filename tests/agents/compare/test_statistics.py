@@ -14,20 +14,23 @@ from scipy import stats
 
 from spear_gym.agents.compare.curves import Anytime, hypervolume
 from spear_gym.agents.compare.statistics import (
+    Interval,
     StatisticsError,
-    interquartile_mean,
-    interquartile_mean_band,
-    interquartile_mean_difference,
-    interquartile_mean_interval,
+    holm,
+    mean_band,
+    over_networks,
     performance_profile,
-    performance_profile_band,
+    permutation_p,
     probability_of_improvement,
-    probability_of_improvement_interval,
+    task_mean,
+    task_mean_difference,
+    task_mean_interval,
     violation_interval,
 )
 
 values = st.integers(-20, 20).map(lambda n: n / 8)
 tasks = st.lists(st.lists(values, min_size=1, max_size=6), min_size=1, max_size=4)
+FEW = {"resamples": 20}
 
 
 def arrays(scores: list[list[float]]) -> list[np.ndarray]:
@@ -35,34 +38,35 @@ def arrays(scores: list[list[float]]) -> list[np.ndarray]:
 
 
 @given(tasks)
-def test_interquartile_mean(scores: list[list[float]]) -> None:
-    """Every run copied until each task has as many, and whole copies are cut off."""
-    runs = sum(map(len, scores))
-    copies = runs * math.lcm(*map(len, scores))
-    everything = sorted(
-        score for task in scores for score in task for _ in range(copies // len(task))
-    )
-    cut = runs // 4 * len(everything) // runs
-    middle = everything[cut : len(everything) - cut]
-    assert interquartile_mean(arrays(scores)) == pytest.approx(plain.fmean(middle))
+def test_task_mean(scores: list[list[float]]) -> None:
+    expected = plain.fmean(plain.fmean(task) for task in scores)
+    assert task_mean(arrays(scores)) == pytest.approx(expected)
 
 
-def test_interquartile_mean_of_unequal_tasks_by_hand() -> None:
-    """Weights 1/6, 1/6, 1/6, 1/2, a quarter cut off each end: 0, 1/12, 1/6 and 1/4 stay."""
-    assert interquartile_mean(arrays([[1, 2, 3], [10]])) == pytest.approx(19 / 3)
+def test_pooling_tasks_gives_the_wrong_order_and_means_of_tasks_the_right_one() -> None:
+    """Ours is better on either task; the pooled interquartile mean says the opposite.
+
+    Of two tasks it keeps the better half of the hard one and the worse half of the easy one.
+    """
+    ours = arrays([[0.61] * 10, [0.90] * 10])  # hard, easy
+    others = arrays([[0.45] * 5 + [0.70] * 5, [0.85] * 10])
+    assert all(x.mean() > y.mean() for x, y in zip(ours, others, strict=True))
+    pooled = [stats.trim_mean(np.concatenate(strata), 0.25) for strata in (ours, others)]
+    assert pooled[0] - pooled[1] == pytest.approx(-0.02)
+    found = task_mean_difference(ours, others)
+    assert found.point == pytest.approx(0.0425)
+    assert found.low > 0
 
 
-def test_interquartile_mean_of_equal_tasks_is_scipys() -> None:
-    scores = np.random.default_rng(0).normal(size=(3, 7))
-    assert interquartile_mean([*scores]) == stats.trim_mean(scores.ravel(), 0.25)
-
-
-def test_seldom_kept_tasks_weigh_as_much_as_the_others() -> None:
-    """One run on the hard task, ten on the easy one: the mean lies half way between them."""
+def test_runs_that_are_missing_on_a_hard_task_credit_nobody() -> None:
+    """One run on the hard task, ten on the easy one, against ten on both: they are level."""
     easy, hard = np.full(10, 0.8), np.full(1, 0.6)
-    assert interquartile_mean([easy, hard]) == pytest.approx(0.7)
-    found = interquartile_mean_difference([easy, hard], [easy, np.full(10, 0.6)])
-    assert (found.point, found.low, found.high) == pytest.approx((0.0, 0.0, 0.0))
+    assert task_mean([easy, hard]) == pytest.approx(0.7)
+    assert np.concatenate([easy, hard]).mean() > 0.78
+    found = task_mean_difference([easy, hard], [easy, np.full(10, 0.6)])
+    assert found.point == pytest.approx(0.0)
+    assert math.isnan(found.low), "of a single run nothing can be drawn"
+    assert str(found) == "0.000 [–]"
 
 
 @given(tasks, st.data())
@@ -72,127 +76,45 @@ def test_probability_of_improvement(scores: list[list[float]], data: st.DataObje
     for x, y in zip(scores, others, strict=True):
         points = [1.0 if a > b else 0.5 if a == b else 0.0 for a in x for b in y]
         expected.append(sum(points) / len(points))
-    found = probability_of_improvement(arrays(scores), arrays(others))
-    assert found == pytest.approx(plain.mean(expected))
-    back = probability_of_improvement(arrays(others), arrays(scores))
-    assert found + back == pytest.approx(1.0)
+    found = probability_of_improvement(arrays(scores), arrays(others), **FEW)
+    assert found.point == pytest.approx(plain.mean(expected))
+    back = probability_of_improvement(arrays(others), arrays(scores), **FEW)
+    assert found.point + back.point == pytest.approx(1.0)
 
 
 @given(tasks, st.lists(values, min_size=1, max_size=5))
 def test_performance_profile(scores: list[list[float]], thresholds: list[float]) -> None:
-    everything = list(itertools.chain(*scores))
-    expected = [sum(s > tau for s in everything) / len(everything) for tau in thresholds]
-    found = performance_profile(arrays(scores), np.asarray(thresholds))
+    expected = [
+        plain.fmean(sum(s > tau for s in task) / len(task) for task in scores) for tau in thresholds
+    ]
+    found, _, _ = performance_profile(arrays(scores), np.asarray(thresholds), **FEW)
     assert found.tolist() == pytest.approx(expected)
 
 
 def test_bootstrap_draws_within_tasks() -> None:
     """All resamples of two tasks of two runs, enumerated."""
     scores = arrays([[0.0, 1.0], [10.0, 14.0]])
-    possible = []
-    for first in itertools.product(scores[0], repeat=2):
-        for second in itertools.product(scores[1], repeat=2):
-            ordered = sorted((*first, *second))
-            possible.append((ordered[1] + ordered[2]) / 2)
-    low, high = np.quantile(possible, [0.1, 0.9])
-    found = interquartile_mean_interval(scores, confidence=0.8, resamples=20_000)
-    assert found.point == 5.5
-    assert (found.low, found.high) == pytest.approx((low, high), abs=0.26)
-    assert min(possible) <= found.low <= found.high <= max(possible)
-
-
-def test_one_task_agrees_with_scipys_bootstrap() -> None:
-    rng = np.random.default_rng(0)
-    x = rng.normal(size=40)
-    found = interquartile_mean_interval([x], resamples=20_000)
-    scipys = stats.bootstrap(
-        (x,),
-        lambda sample, axis: stats.trim_mean(sample, 0.25, axis=axis),
-        n_resamples=20_000,
-        method="percentile",
-        rng=np.random.default_rng(1),
-    ).confidence_interval
-    assert (found.low, found.high) == pytest.approx((scipys.low, scipys.high), abs=0.02)
-
-
-def test_interval_of_improvement_agrees_with_scipys_bootstrap() -> None:
-    rng = np.random.default_rng(0)
-    x, y = rng.normal(0.5, size=12), rng.normal(size=15)
-    found = probability_of_improvement_interval([x], [y], resamples=20_000)
-    scipys = stats.bootstrap(
-        (x, y),
-        lambda a, b: stats.mannwhitneyu(a, b).statistic / (len(a) * len(b)),
-        n_resamples=4000,
-        method="percentile",
-        vectorized=False,
-        rng=np.random.default_rng(1),
-    ).confidence_interval
-    assert found.point == pytest.approx(stats.mannwhitneyu(x, y).statistic / 180)
-    assert (found.low, found.high) == pytest.approx((scipys.low, scipys.high), abs=0.02)
-
-
-def test_difference_agrees_with_scipys_bootstrap() -> None:
-    rng = np.random.default_rng(0)
-    x, y = rng.normal(0.5, size=30), rng.normal(size=25)
-    found = interquartile_mean_difference([x], [y], resamples=20_000)
-    scipys = stats.bootstrap(
-        (x, y),
-        lambda a, b, axis: stats.trim_mean(a, 0.25, axis) - stats.trim_mean(b, 0.25, axis),
-        n_resamples=20_000,
-        method="percentile",
-        rng=np.random.default_rng(1),
-    ).confidence_interval
-    assert found.point == pytest.approx(stats.trim_mean(x, 0.25) - stats.trim_mean(y, 0.25))
-    assert (found.low, found.high) == pytest.approx((scipys.low, scipys.high), abs=0.03)
-
-
-def test_hierarchical_bootstrap_draws_networks_with_all_their_tasks() -> None:
-    """All draws of two networks, enumerated: their runs agree, so networks are all that varies."""
-    ours = arrays([[1.0, 1.0], [2.0, 2.0], [5.0, 5.0]])  # the first two are of network a
-    others = arrays([[0.0], [0.0], [1.0]])
-    networks = ["a", "a", "b"]
-    tasks = {"a": [0, 1], "b": [2]}
-    possible = []
-    for drawn in itertools.product("ab", repeat=2):
-        chosen = [at for name in drawn for at in tasks[name]]
-        x, y = (np.concatenate([s[at] for at in chosen]) for s in (ours, others))
-        possible.append(stats.trim_mean(x, 0.25) - stats.trim_mean(y, 0.25))
-    found = interquartile_mean_difference(ours, others, networks=networks, resamples=4000)
+    possible = [
+        (plain.fmean(first) + plain.fmean(second)) / 2
+        for first in itertools.product(scores[0], repeat=2)
+        for second in itertools.product(scores[1], repeat=2)
+    ]
+    found = task_mean_interval(scores, resamples=20_000)
+    assert found.point == 6.25
     assert (found.low, found.high) == (min(possible), max(possible))
-    fixed = interquartile_mean_difference(ours, others, resamples=50)
-    assert fixed.point == found.point == fixed.low == fixed.high
 
 
-def test_hierarchical_bootstrap_of_tasks_with_runs_missing() -> None:
-    """Networks aa, ab, ba and bb by hand: means 1.5, 2.25, 2.25 and 4 above those of the other."""
-    ours = arrays([[1, 1, 1], [2], [5, 5]])
-    others = arrays([[0], [0, 0], [1, 1, 1]])
-    found = interquartile_mean_difference(ours, others, networks=["a", "a", "b"], confidence=0.9)
-    assert (found.point, found.low, found.high) == pytest.approx((2.25, 1.5, 4.0))
-
-
-def test_hierarchical_interval_covers_other_networks_where_the_plain_one_does_not() -> None:
-    rng = np.random.default_rng(5)
-    plain_hits = hits = 0
-    for trial in range(100):
-        effects = rng.normal(0.0, 1.0, 8)  # of networks; 0 in the mean over all there are
-        ours = [rng.normal(effect, 0.3, 5) for effect in effects]
-        others = [rng.normal(0.0, 0.3, 5) for _ in effects]
-        names = [str(n) for n in range(8)]
-        options = {"seed": trial, "resamples": 200}
-        fixed = interquartile_mean_difference(ours, others, **options)
-        drawn = interquartile_mean_difference(ours, others, networks=names, **options)
-        plain_hits += fixed.low <= 0.0 <= fixed.high
-        hits += drawn.low <= 0.0 <= drawn.high
-    assert plain_hits < 60
-    assert hits > 80
-
-
-def test_differences_of_unlike_tasks() -> None:
-    with pytest.raises(StatisticsError, match="1 tasks cannot be compared with 2"):
-        interquartile_mean_difference(arrays([[1.0]]), arrays([[1.0], [2.0]]))
-    with pytest.raises(StatisticsError, match="1, 2 of them named"):
-        interquartile_mean_difference(arrays([[1.0]]), arrays([[1.0]]), networks=["a", "b"])
+def test_intervals_agree_with_the_normal_approximation() -> None:
+    """Variances of the tasks' means add up; draws are from what was seen, so over n, not n - 1."""
+    rng = np.random.default_rng(0)
+    ours, others = ([rng.normal(n, 1, 40) for n in range(3)] for _ in range(2))
+    spread = math.sqrt(sum(task.var() / 40 for task in ours)) / 3
+    found = task_mean_interval(ours, resamples=20_000)
+    assert (found.high - found.low) / 2 == pytest.approx(1.96 * spread, rel=0.05)
+    both = math.sqrt(sum(task.var() / 40 for task in (*ours, *others))) / 3
+    found = task_mean_difference(ours, others, resamples=20_000)
+    assert (found.high - found.low) / 2 == pytest.approx(1.96 * both, rel=0.05)
+    assert found.point == pytest.approx(task_mean(ours) - task_mean(others))
 
 
 def test_interval_covers_the_truth_as_often_as_it_says() -> None:
@@ -200,34 +122,121 @@ def test_interval_covers_the_truth_as_often_as_it_says() -> None:
     hits = 0
     for trial in range(200):
         scores = [rng.normal(level, 1.0, 15) for level in (-0.5, 0.5)]
-        found = interquartile_mean_interval(scores, seed=trial, resamples=300)
-        hits += found.low <= 0.0 <= found.high  # symmetric, so the interquartile mean is 0
+        found = task_mean_interval(scores, seed=trial, resamples=300)
+        hits += found.low <= 0.0 <= found.high
     assert 0.88 <= hits / 200 <= 0.99
+
+
+def test_interval_of_improvement_agrees_with_the_mann_whitney_test() -> None:
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(0.5, size=12), rng.normal(size=15)
+    found = probability_of_improvement([x], [y], resamples=8000)
+    scipys = stats.bootstrap(
+        (x, y),
+        lambda a, b: stats.mannwhitneyu(a, b).statistic / (len(a) * len(b)),
+        n_resamples=1000,
+        method="percentile",
+        vectorized=False,
+        rng=np.random.default_rng(1),
+    ).confidence_interval
+    assert found.point == pytest.approx(stats.mannwhitneyu(x, y).statistic / 180)
+    assert (found.low, found.high) == pytest.approx((scipys.low, scipys.high), abs=0.03)
 
 
 def test_bands_and_seeds() -> None:
     rng = np.random.default_rng(4)
     scores = [rng.normal(size=10), rng.normal(size=7)]
-    taus = np.linspace(-1, 1, 5)
-    low, high = performance_profile_band(scores, taus)
-    assert bool((low <= performance_profile(scores, taus)).all())
-    assert bool((performance_profile(scores, taus) <= high).all())
+    middle, low, high = performance_profile(scores, np.linspace(-1, 1, 5), resamples=300)
+    assert bool((low <= middle).all())
+    assert bool((middle <= high).all())
     assert bool((low < high).any())
-    first = interquartile_mean_interval(scores, seed=1)
-    assert interquartile_mean_interval(scores, seed=1) == first
-    assert interquartile_mean_interval(scores, seed=2) != first
-    alone = interquartile_mean_interval([np.array([0.3])])
-    assert (alone.low, alone.point, alone.high) == (0.3, 0.3, 0.3)
+    first = task_mean_interval(scores, seed=1)
+    assert task_mean_interval(scores, seed=1) == first
+    assert task_mean_interval(scores, seed=2) != first
+    for band in (performance_profile([np.ones(1)], np.zeros(3)), mean_band(np.ones((1, 3)))):
+        assert band[0].tolist() == [1.0] * 3
+        assert np.isnan(band[1:]).all()
 
 
 def test_band_is_the_interval_at_every_mark() -> None:
-    curves = np.random.default_rng(6).normal(size=(7, 150))
-    bands = interquartile_mean_band(curves, seed=3, resamples=100)
-    for at, found in enumerate(zip(*bands, strict=True)):
-        one = interquartile_mean_interval([curves[:, at]], seed=3, resamples=100)
-        assert found == (one.point, one.low, one.high)
+    curves = np.random.default_rng(6).normal(size=(7, 30))
+    bands = mean_band(curves, seed=3, resamples=2000)
+    for at, (middle, low, high) in enumerate(zip(*bands, strict=True)):
+        one = task_mean_interval([curves[:, at]], seed=3)
+        assert middle == pytest.approx(one.point)
+        assert (low, high) == pytest.approx((one.low, one.high), abs=0.1)
     with pytest.raises(StatisticsError, match="no task"):
-        interquartile_mean_band(np.empty((3, 0)))
+        mean_band(np.empty((3, 0)))
+
+
+# Networks as the unit, permutations, corrections.
+
+
+def test_interval_over_networks_by_hand() -> None:
+    """Networks' means 1, 2 and 6: mean 3, standard error sqrt(7/3), t(0.975, 2) = 4.3027."""
+    found = over_networks([0.0, 2.0, 2.0, 5.0, 7.0], ["a", "a", "b", "c", "c"])
+    assert found is not None
+    half = 4.302653 * math.sqrt(7 / 3)
+    assert (found.point, found.low, found.high) == pytest.approx((3.0, 3 - half, 3 + half))
+    assert over_networks([1.0, 2.0], ["a", "a"]) is None
+    with pytest.raises(StatisticsError, match="1 differences are not of 2 tasks"):
+        over_networks([1.0], ["a", "b"])
+
+
+def test_interval_over_networks_covers_other_networks_where_the_one_over_seeds_does_not() -> None:
+    rng = np.random.default_rng(5)
+    over_seeds = hits = 0
+    for trial in range(100):
+        effects = rng.normal(0.0, 1.0, 4)  # of networks; 0 in the mean over all there are
+        ours = [rng.normal(effect, 0.3, 5) for effect in effects]
+        others = [rng.normal(0.0, 0.3, 5) for _ in effects]
+        fixed = task_mean_difference(ours, others, seed=trial, resamples=200)
+        differences = [x.mean() - y.mean() for x, y in zip(ours, others, strict=True)]
+        drawn = over_networks(differences, list("abcd"))
+        assert drawn is not None
+        over_seeds += fixed.low <= 0.0 <= fixed.high
+        hits += drawn.low <= 0.0 <= drawn.high
+    assert over_seeds < 60
+    assert hits >= 88
+
+
+def test_permutations_within_tasks_against_all_of_them() -> None:
+    ours, others = arrays([[1, 4, 5], [7, 9]]), arrays([[0, 2, 3], [6, 8]])
+    observed = task_mean(ours) - task_mean(others)
+    as_large = total = 0
+    for first in itertools.combinations(range(6), 3):
+        for second in itertools.combinations(range(4), 2):
+            difference = 0.0
+            for chosen, x, y in zip((first, second), ours, others, strict=True):
+                both = np.concatenate([x, y])
+                picked = np.isin(np.arange(len(both)), chosen)
+                difference += (both[picked].mean() - both[~picked].mean()) / 2
+            as_large += abs(difference) >= abs(observed) - 1e-12
+            total += 1
+    assert total == 120
+    assert permutation_p(ours, others) == pytest.approx(as_large / total, abs=0.015)
+
+
+def test_a_difference_between_tasks_is_none_between_agents() -> None:
+    """Pooled, the labels would be exchanged between a hard and an easy task."""
+    ours, others = arrays([[0.1, 0.2], [0.9, 0.8, 0.85]]), arrays([[0.2, 0.1], [0.8, 0.9, 0.85]])
+    assert permutation_p(ours, others) == 1.0
+    assert permutation_p(arrays([[1.0] * 8]), arrays([[0.0] * 8]), permutations=99) == 0.01
+
+
+def test_holm_by_hand() -> None:
+    p_values = {"a": 0.04, "b": 0.01, "c": 0.03, "d": 0.6}
+    found = holm(p_values)
+    assert list(found) == list(p_values)
+    assert found == pytest.approx({"b": 0.04, "c": 0.09, "a": 0.09, "d": 0.6})
+    assert holm({"a": 0.7, "b": 0.8}) == {"a": 1.0, "b": 1.0}
+    assert holm({}) == {}
+
+
+def test_figures_as_text() -> None:
+    found = Interval(-0.0012, -0.02, 0.0349999999999)
+    assert str(found) == "-0.001 [-0.020, 0.035]"
+    assert found.text("{:+.1f}", 100) == "-0.1 [-2.0, +3.5]"
 
 
 def test_violation_interval() -> None:
@@ -250,13 +259,16 @@ def test_violation_interval() -> None:
     ],
 )
 def test_scores_that_mean_nothing(scores: list[np.ndarray], said: str) -> None:
-    for function in (interquartile_mean, interquartile_mean_interval):
+    for function in (task_mean, task_mean_interval):
         with pytest.raises(StatisticsError, match=said):
             function(scores)
     with pytest.raises(StatisticsError, match=said):
         performance_profile(scores, np.zeros(1))
-    with pytest.raises(StatisticsError, match="2 tasks cannot be compared with 1"):
-        probability_of_improvement([np.ones(2)] * 2, [np.ones(2)])
+    for compared in (task_mean_difference, permutation_p, probability_of_improvement):
+        with pytest.raises(StatisticsError, match="2 tasks cannot be compared with 1"):
+            compared([np.ones(2)] * 2, [np.ones(2)])
+        with pytest.raises(StatisticsError, match=said):
+            compared(scores, [np.ones(2)] * len(scores))
     for violations, runs in ((1, 0), (3, 2), (-1, 2)):
         with pytest.raises(StatisticsError, match="are no rate"):
             violation_interval(violations, runs)

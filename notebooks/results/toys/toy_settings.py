@@ -1,11 +1,11 @@
 """Settings of spear-ddpg on enumerated toys: the fourth round of `tuning-spear-ddpg.md`.
 
-    .venv/bin/python notebooks/results/toy_settings.py
+    .venv/bin/python notebooks/results/toys/toy_settings.py
 
 Networks of two groups with 10 channels, trained on all images of `digits` (20 epochs); targets 0.4
 and 0.25; five seeds of each agent; 50 evaluations, half of all plans. Settings were looked at on
-training seeds 20 to 23 and confirmed on 28 to 33. Writes `toy-settings.md` beside this file; a row
-takes minutes.
+training seeds 20 to 23 and confirmed on 28 to 33. Writes `data/toy-settings.md`
+row by row; all of it takes over an hour.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from spear_gym.agents import Agent, make_agent, run_search
 from spear_gym.agents.spear_ddpg import Settings, SpearDDPG
 from spear_gym.data import digits
 from spear_gym.evaluation import PlanEvaluator
+from spear_gym.files import write_text
 from spear_gym.lre import NoEstimator
 from spear_gym.processes import prepare_process
 from spear_gym.reward import TargetAwareReward
@@ -123,7 +124,7 @@ def main() -> None:
                 hits += found(agent, evaluator, judge) if networks in sets else 0
             cells.append(str(hits) if networks in sets else "–")
         lines.append(f"| {name} | {' | '.join(cells)} |")
-        (HERE / "toy-settings.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
+        write_text(HERE / "data" / "toy-settings.md", "\n".join(lines) + "\n")
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
-"""Does an agent find the best plan of a toy whose every plan is known? Table of README, Limits.
+"""Does an agent find the best plan of a toy whose every plan is known? Table: `enumerated.md`.
 
-    .venv/bin/python notebooks/results/enumerated_toys.py
+    .venv/bin/python notebooks/results/toys/enumerated_toys.py
 
 Six networks of two groups with 10 channels each (training seeds 0 to 5), target 0.4, five seeds of
 each agent, 50 evaluations: half of all plans. Every agent of the package takes part. Writes
-`enumerated-toys.md` beside this file, and keeps finished rows in `enumerated-toys.jsonl`.
+`enumerated.md` beside this file, and keeps finished rows in `data/enumerated.jsonl`.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from spear_gym.reward import TargetAwareReward
 from spear_gym.target import Candidate, Judge, make_judge
 
 HERE = Path(__file__).parent
-sys.path.insert(0, str(HERE.parents[1] / "tests"))
+sys.path.insert(0, str(HERE.parents[2] / "tests"))
 NETWORKS, CHANNELS, TARGET, SEEDS = range(6), 10, 0.4, 5
-ROWS = HERE / "enumerated-toys.jsonl"
+ROWS = HERE / "data" / "enumerated.jsonl"
 
 READING = """\
 Half of the plans are paid for, so chance alone often finds the best one: `random` does in about
@@ -125,7 +125,7 @@ def main() -> None:
         if (agent, network) not in done:
             rows.append(row(agent, network))
             write_text(ROWS, "".join(json.dumps(r) + "\n" for r in rows))
-            write_text(HERE / "enumerated-toys.md", table(rows))
+            write_text(HERE / "enumerated.md", table(rows))
 
 
 if __name__ == "__main__":
