@@ -6,11 +6,12 @@ version of snnTorch may do another thing under the same name.
 
 from __future__ import annotations
 
+import inspect
 from itertools import product
 
 import snntorch as snn
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from spear_gym.snn.errors import TraceError
 from spear_gym.snn.neurons import MODELS, over_time
@@ -42,7 +43,7 @@ def refusal(module: snn.SpikingNeuron) -> str | None:
         )
     if module.inhibition:
         return "uses lateral inhibition, which is not supported; set inhibition=False"
-    return _spike_problem(module) or _hook_problem(module)
+    return _spike_problem(module) or _hook_problem(module) or _outside_problem(module)
 
 
 def _spike_problem(neuron: snn.SpikingNeuron) -> str | None:
@@ -61,6 +62,22 @@ def _spike_problem(neuron: snn.SpikingNeuron) -> str | None:
 def _hook_problem(neuron: snn.SpikingNeuron) -> str | None:
     if neuron._backward_hooks or neuron._backward_pre_hooks:
         return "has a backward hook, which training here does not call; remove it"
+    return None
+
+
+def _outside_problem(neuron: snn.SpikingNeuron) -> str | None:
+    """Functions set on an instance that hold a module, of which a copy would hold the original."""
+    for name, value in vars(neuron).items():
+        if not inspect.isfunction(value):
+            continue
+        seen = inspect.getclosurevars(value)
+        for held in (*seen.nonlocals.values(), *seen.globals.values()):
+            if isinstance(getattr(held, "__self__", held), nn.Module):
+                return (
+                    f"has a function {name} set on it that refers to a network from outside, so "
+                    "that a pruned copy would still use the original; write it as a method of a "
+                    "subclass"
+                )
     return None
 
 
@@ -113,19 +130,24 @@ def _settings_of(neuron: snn.SpikingNeuron, model: type[Model]) -> Model | None:
     delays = (True, False) if model.has_delay else (True,)
     says = model(neuron.reset_mechanism, getattr(neuron, "reset_delay", True))
     others = [model(reset, delay) for reset, delay in product(RESETS, delays)]
-    recorded = _Recorded(neuron, model)
+    recorded = Answer(neuron, model)
     return next((each for each in (says, *others) if recorded.is_done_by(each)), None)
 
 
-class _Recorded:
+class Answer:
     """What a neuron does with a fixed input, at parameters that tell all settings apart.
 
     Its spikes, its membrane potentials, and the gradients of its input and its parameters.
     """
 
     def __init__(self, neuron: snn.SpikingNeuron, model: type[Model]) -> None:
-        own = {**model.own, "threshold": 0.5, "graded_spikes_factor": 1.25}
-        self.tensors = {name: torch.tensor(value).requires_grad_() for name, value in own.items()}
+        # Decays beyond 1 show whether they are clamped; a membrane at rest is above a threshold
+        # that is negative, and a reset to zero at once shows its other resets only there.
+        spread = torch.linspace(0.6, 1.3, NEURONS)
+        sign = 1.0 - 2.0 * (torch.arange(NEURONS) % 3 == 2)
+        values = {name: value * spread for name, value in model.own.items()}
+        values |= {"threshold": 0.5 * sign * spread, "graded_spikes_factor": torch.tensor(1.25)}
+        self.tensors = {name: value.requires_grad_() for name, value in values.items()}
         self.neuron = copied(neuron, self.tensors)
         generator = torch.Generator().manual_seed(0)
         drawn = torch.randn(3, STEPS, 1, NEURONS, generator=generator)
