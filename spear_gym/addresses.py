@@ -15,8 +15,8 @@ HIDDEN = "***"
 # A scheme with its colon before any slash, of two letters at least: C:\ledger.log is a file.
 _SCHEME = re.compile(r"""[\s"'<(\[]*([A-Za-z][A-Za-z0-9+.-]+):""")
 _SIGNS = re.compile(
-    r"://|//[^/]*@|^[^/]*:[^@]*@"  # a scheme somewhere, a user, a user with a password
-    r"|^(postgres|mysql|mariadb|oracle|mssql)\w*(\+\w+)?//|[?&](password|passwd|pwd)=",
+    r"://|//.*@|^[^/]*:[^@]*@"  # a scheme somewhere, a user, a user with a password
+    r"|^(postgres|sqlite|mysql|mariadb|oracle|mssql)\w*(\+\w+)?//|[?&](password|passwd|pwd)=",
     re.IGNORECASE,
 )
 _FORMS = "sqlite:///FILE, postgresql://USER:PASSWORD@HOST/NAME or the path of a journal file"
@@ -90,15 +90,17 @@ def _url(address: str) -> URL | None:
         url = make_url(address)
     except (ArgumentError, ValueError):
         return None
-    rest = f"{url.host or ''}{'' if url.get_backend_name() == 'sqlite' else url.database or ''}"
-    # An unquoted @ in a password leaves its rest in the host.
-    doubtful = "@" in rest or any(not character.isprintable() for character in address)
+    # A password with an unquoted @ leaves its rest in the host, one with a ? also behind it.
+    # SQLite's database is a file, which may hold any character, but hardly a user's name.
+    is_file, name = url.drivername.startswith("sqlite"), url.database or ""
+    rest = f"{url.host or ''}{'' if is_file and not _SIGNS.match(name) else name}"
+    doubtful = "@" in rest or re.search(r"\?[^=]*@", address) or not address.isprintable()
     port = url.port is None or 0 < url.port < 2**16
     return None if doubtful or not port else url
 
 
 def _secrets(address: str) -> set[str]:
-    """Whatever in an address may be secret, as it stands there and decoded."""
+    """Whatever in an address may be secret, as it stands there, decoded and printed."""
     found: set[str] = set()
     head, _, query = address.partition("?")
     for part in (address, head):
@@ -112,8 +114,8 @@ def _secrets(address: str) -> set[str]:
         found.add(str(url.password or ""))
         for value in url.query.values():
             found.update([value] if isinstance(value, str) else value)
-    decoded = {decode(secret) for secret in found for decode in (unquote, unquote_plus)}
-    return (found | decoded) - {""}
+    found |= {decode(secret) for secret in found for decode in (unquote, unquote_plus)}
+    return (found | {repr(secret)[1:-1] for secret in found}) - {""}
 
 
 def _printable(text: str) -> str:

@@ -319,10 +319,11 @@ class Journal(BaseJournalBackend):
         """The rows from one on.
 
         Raises:
-            LedgerError: at the first line that is damaged.
+            LedgerError: at the first line that is damaged, or when the file is another one.
         """
         if log_number_from != self._rows:
             self._rows, self._offset, self.follower = 0, 0, Follower()
+        self._check_same()
         with self.path.open("rb") as file:
             file.seek(self._offset)
             for line in iter(lambda: file.readline(LARGEST_LINE), b""):

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from spear_gym.addresses import LedgerError, hidden, is_address, parse, shown
+from spear_gym.files import check_writable
 from spear_gym.ownership import FileSlot, Lease, OwnedError
 
 if TYPE_CHECKING:
@@ -60,13 +61,21 @@ def open_storage(where: Path | str, *, make: bool = True) -> BaseStorage:
 
 
 def check_storage(where: str | None) -> None:
-    """Refuses a storage that cannot be opened, before any work.
+    """Refuses a storage that cannot be opened, before any work; a file is not made yet.
 
     Raises:
         LedgerError: see :func:`open_storage`.
     """
-    if where is not None:
-        open_storage(where)
+    if where is None:
+        return
+    if not is_address(where):
+        from spear_gym.journal import recognise
+
+        with refused("open", where):
+            if not recognise(Path(where)):
+                check_writable(Path(where))
+                return
+    open_storage(where)
 
 
 def open_study(storage: BaseStorage, name: str) -> Study:

@@ -20,6 +20,8 @@ def missing() -> str:
         return "psycopg is not installed"
     if _program("initdb") is None:
         return "PostgreSQL is not installed"
+    if os.geteuid() == 0 and shutil.which("runuser") is None:
+        return "PostgreSQL does not run as root, and there is no runuser"
     return ""
 
 
