@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import difflib
+import hashlib
+import json
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Literal
 
-from spear_gym.files import FileError, check_writable, read_json, temporary_for
+from spear_gym import files
+from spear_gym.files import FileError, check_writable, raised_as, temporary_for
 from spear_gym.ownership import Lease, own
 
-SETTINGS = "settings.json"
+SETTINGS, PLAN, NETWORK, RESULT = (
+    "settings.json", "plan.json", "network.safetensors", "result.json",
+)  # fmt: skip
 OWNER = "owner.json"
 RUN_FORMAT = "spear-gym run 1"
 FRONT_FORMAT = "spear-gym front 1"
 
 RUN_FILES = (
-    "plan.json", "network.safetensors", "result.json", "curve.png", "plan.png", "ledger.log",
-    "cell.json", SETTINGS,
+    PLAN, NETWORK, RESULT, "curve.png", "plan.png", "ledger.log", "cell.json", SETTINGS,
 )  # fmt: skip
 """What a run folder holds besides its owner's file. The settings, by which it is recognised, are
 removed last."""
@@ -53,7 +57,7 @@ def state_of(folder: Path) -> State:
 def is_run(folder: Path) -> bool:
     """Whether a folder is a run folder: its settings are those of a search."""
     try:
-        found = read_json(folder / SETTINGS, undefined=True)
+        found = files.read_json(folder / SETTINGS, undefined=True)
     except FileError:
         return False
     return is_identity(found)
@@ -73,7 +77,7 @@ def is_identity(found: Any) -> bool:
 def is_front(folder: Path) -> bool:
     """Whether a folder holds searches for several targets."""
     try:
-        found = read_json(folder / "front.json")
+        found = files.read_json(folder / "front.json")
     except FileError:
         found = None
     if isinstance(found, dict) and found.get("format") == FRONT_FORMAT:
@@ -193,6 +197,32 @@ def remove_front(folder: Path) -> None:
         with suppress(OSError):  # it holds something of somebody else's
             search.rmdir()
     _remove(folder / name for name in FRONT_FILES)
+
+
+def read_json(path: Path) -> Any:
+    """Reads a JSON file of a run folder.
+
+    Raises:
+        RunError: when it is missing or damaged.
+    """
+    with raised_as(RunError):
+        return files.read_json(path, undefined=True)  # a fit's R^2 may be
+
+
+def sums(folder: Path, result: dict[str, Any]) -> dict[str, str]:
+    """SHA-256 of the files that belong together, the result's without these sums."""
+    rest = {key: value for key, value in result.items() if key != "sha256"}
+    found = {name: _sum(folder / name) for name in (SETTINGS, PLAN, NETWORK)}
+    text = json.dumps(rest, sort_keys=True)
+    return found | {RESULT: hashlib.sha256(text.encode()).hexdigest()}
+
+
+def _sum(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise FileError(f"cannot read '{path}': {error.strerror}") from error
 
 
 def _is_search(path: Path) -> bool:

@@ -20,14 +20,13 @@ from spear_gym.target import Candidate, Judge
 from spear_gym.workload import Measurement, Workload, measure
 
 from .base import Agent, SearchResult, SearchSession, run_search
-from .folders import RUN_FORMAT, SETTINGS, RunError, is_identity, owned
+from .folders import RUN_FORMAT, SETTINGS, RunError, is_identity, owned, read_json
 from .repair import OnStep, Step, repair
 from .run_folder import (
     Phases,
     SearchReport,
     SearchSettings,
     estimator_json,
-    read_json,
     write_best_plan,
     write_network,
     write_run,

@@ -1,4 +1,4 @@
-"""A run folder: settings and outcome of a search, written and read; nothing is unpickled."""
+"""A run folder: settings and outcome of a search, written."""
 
 from __future__ import annotations
 
@@ -6,36 +6,28 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
-from torch import nn
-
 from spear_gym import files
 from spear_gym.evaluation import Finetuned, PlanEvaluator
 from spear_gym.files import (
     FileError,
     json_bytes,
-    raised_as,
     tensor_bytes,
     write_bytes,
     write_json,
 )
 from spear_gym.lre import BoundedEstimator, FittedEstimator, LinearEstimator, SynopsEstimator
 from spear_gym.pruning.plan import Plan
-from spear_gym.pruning.surgery import prune_network
 from spear_gym.report.plan_view import LayerView, PlanView
 from spear_gym.report.search_pictures import curve_png, plan_png
 from spear_gym.settings import DEFAULT_TARGET
 from spear_gym.target import Candidate, Judge
-from spear_gym.workload import Measurement, Workload
+from spear_gym.workload import Measurement
 
 from .base import SearchResult
-from .folders import SETTINGS, RunError
+from .folders import NETWORK, PLAN, RESULT, sums
 from .repair import Step
 
 Outcome = Literal["kept", "repaired", "broken"]
-PLAN, NETWORK, RESULT = "plan.json", "network.safetensors", "result.json"
 RESULT_FORMAT = "spear-gym result 1"
 
 
@@ -189,7 +181,8 @@ def write_run(
     folder: Path,
 ) -> None:
     """Writes the outcome of a search beside its network: figures, then pictures."""
-    write_json(folder / RESULT, result_json(report, evaluator, judge, settings))
+    result = result_json(report, evaluator, judge, settings)
+    write_json(folder / RESULT, result | {"sha256": sums(folder, result)})
     candidates = report.search.candidates
     title = (
         f"{report.search.agent} on {evaluator.workload.name}, target {judge.target:g}: "
@@ -278,70 +271,3 @@ def _plan_view(report: SearchReport, evaluator: PlanEvaluator, judge: Judge) -> 
         accuracy=report.candidate.accuracy,
         reward=report.candidate.reward,
     )
-
-
-def read_settings(folder: Path) -> SearchSettings:
-    """The settings of a run folder.
-
-    Raises:
-        RunError: when the folder is no run folder, or its settings are damaged.
-    """
-    if not (folder / SETTINGS).is_file() and (folder / "front.json").is_file():
-        names = ", ".join(sorted(path.name for path in folder.glob("target-*")))
-        raise RunError(f"'{folder}' holds several runs; choose one of them: {names}")
-    data = read_json(folder / SETTINGS)
-    try:
-        return SearchSettings(**data["settings"])
-    except (KeyError, TypeError) as error:
-        raise RunError(f"'{folder / 'settings.json'}' is damaged: {error!r}") from error
-
-
-def read_result(folder: Path) -> dict[str, Any]:
-    """The result of a finished run.
-
-    Raises:
-        RunError: when there is none, or it is damaged.
-    """
-    path = folder / RESULT
-    if not path.is_file() and (folder / SETTINGS).is_file():
-        raise RunError(f"the run in '{folder}' has not finished; continue it with --resume")
-    data = read_json(path)
-    if not isinstance(data, dict) or data.get("format") != RESULT_FORMAT:
-        raise RunError(f"'{path}' is no result of spear-gym")
-    return data
-
-
-def load_network(folder: Path, workload: Workload) -> nn.Module:
-    """The pruned, fine-tuned network of a run folder; nothing is unpickled.
-
-    Args:
-        folder: the run folder.
-        workload: the run's workload, which gives the network's classes.
-
-    Raises:
-        RunError: when a file is missing, truncated or does not fit.
-        PlanError: when the plan is damaged or was made for another network.
-    """
-    plan = Plan.from_json(read_json(folder / PLAN))
-    try:
-        tensors = load_file(folder / NETWORK)
-    except (OSError, SafetensorError) as error:
-        raise RunError(f"cannot read the network in '{folder}': {error}") from error
-    model = prune_network(workload.graph, plan)
-    try:
-        model.load_state_dict(tensors)
-    except RuntimeError as error:
-        raise RunError(f"the network in '{folder}' does not fit its plan: {error}") from error
-    if any(not bool(torch.isfinite(t).all()) for t in tensors.values() if t.is_floating_point()):
-        raise RunError(f"the network in '{folder}' holds NaN or infinite weights")
-    return model
-
-
-def read_json(path: Path) -> Any:
-    """Reads a JSON file of a run folder.
-
-    Raises:
-        RunError: when it is missing or damaged.
-    """
-    with raised_as(RunError):
-        return files.read_json(path, undefined=True)  # a fit's R^2 may be

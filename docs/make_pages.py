@@ -16,7 +16,7 @@ from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import ModuleType
 
-from spear_gym.env import SpearPruneEnv
+from spear_gym.env import SpearPruneEnv, make_env
 from spear_gym.files import write_text
 from spear_gym.report.page import table_markdown
 
@@ -30,13 +30,23 @@ TABLES = {
     "results/lre.md": "lre-study",
     "results/promise.md": "promise",
     "results/searches.md": "searches",
+    "results/ablation.md": "ablation",
+    "results/sensitivity.md": "sensitivity",
 }
 """The study that a page takes its tables from."""
+
+
+ARGUMENTS = re.compile(r"^Args:\n.*?(?=^## |\Z)", re.MULTILINE | re.DOTALL)
+"""The section of a docstring that lists arguments and errors."""
 
 
 def environment_page() -> str:
     """The environment's docstring as a page."""
     text = inspect.cleandoc(SpearPruneEnv.__doc__ or "")
+    # Who reads the page calls gym.make, so the arguments are those of its entry point.
+    flat = ARGUMENTS.search(inspect.cleandoc(make_env.__doc__ or ""))
+    assert flat is not None
+    text = ARGUMENTS.sub(lambda _: flat[0], text)
     text = re.sub(r":(class|mod|func|meth):`", r"{py:\1}`", text)
     text = re.sub(r"^(Args|Raises):\n((?:    .*\n|\n)+)", _listed, text, flags=re.MULTILINE)
     note = "<!-- Made from the docstring of SpearPruneEnv by docs/make_pages.py. -->"

@@ -19,6 +19,9 @@ class Fields:
         data: what was read.
         name: what it is called in messages, such as a file's name.
 
+    Attributes:
+        data: the mapping itself.
+
     Raises:
         FileError: when it is no mapping; from the methods, when a value is missing, of another
             type, or out of range.
@@ -27,22 +30,23 @@ class Fields:
     def __init__(self, data: Any, name: str) -> None:
         if not isinstance(data, dict):
             raise FileError(f"{name} is damaged: it holds {shown(data)}, not names with values")
-        self._data, self._name = data, name
+        self.data: dict[str, Any] = data
+        self._name = name
 
     def __contains__(self, key: str) -> bool:
-        return key in self._data
+        return key in self.data
 
     def only(self, known: Collection[str]) -> None:
         """Refuses names that are not known."""
-        for key in self._data:
+        for key in self.data:
             if key not in known:
                 raise FileError(f"{self._name} is damaged: it has an unknown entry {shown(key)}")
 
     def value(self, key: str) -> Any:
         """Whatever stands there."""
-        if key not in self._data:
+        if key not in self.data:
             raise FileError(f"{self._name} is damaged: '{key}' is missing")
-        return self._data[key]
+        return self.data[key]
 
     def number(self, key: str, low: float = -math.inf, high: float = math.inf) -> float:
         """A finite number in [low, high]."""
@@ -130,18 +134,18 @@ class Fields:
 
     def names(self) -> tuple[str, ...]:
         """All names."""
-        return tuple(self._data)
+        return tuple(self.data)
 
     def text_of_each(self, longest: int = LONGEST) -> dict[str, str]:
         """Texts by name, names of limited length too."""
-        for key in self._data:
+        for key in self.data:
             if len(key) > longest:
                 raise FileError(f"{self._name} is damaged: the name {shown(key)} is too long")
-        return {key: self.text(key, longest) for key in self._data}
+        return {key: self.text(key, longest) for key in self.data}
 
     def wrong(self, key: str, wanted: str) -> FileError:
         """The error for a value that is not what it must be."""
-        found = shown(self._data[key])
+        found = shown(self.data[key])
         return FileError(f"{self._name} is damaged: '{key}' is {found}; it must be {wanted}")
 
 

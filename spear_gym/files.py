@@ -161,6 +161,43 @@ def read_tensor_header(path: Path) -> dict[str, Any]:
     return header
 
 
+def parse_tensors(content: bytes, expected: Mapping[str, Tensor], name: str) -> dict[str, Tensor]:
+    """Tensors of the safetensors format that must be like others.
+
+    Args:
+        content: of the file, not larger than :func:`largest_tensor_file`.
+        expected: tensors of the same names, shapes and types.
+        name: what it is called in messages.
+
+    Raises:
+        FileError: when it is damaged, or a tensor is missing, unknown, or not like the expected
+            one.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load
+
+    try:
+        found: dict[str, Tensor] = load(content)
+    except (SafetensorError, ValueError, TypeError, KeyError, OverflowError, RuntimeError) as error:
+        raise FileError(f"{name} is no safetensors file, or is damaged: {error}") from error
+    for key in sorted({*found, *expected}):
+        wanted, there = (_form(tensors.get(key)) for tensors in (expected, found))
+        if wanted != there:
+            raise FileError(f"{name} has {there} for {key[:80]!a}, not {wanted}")
+    return found
+
+
+def largest_tensor_file(expected: Mapping[str, Tensor]) -> int:
+    """Bytes that a safetensors file of tensors like these may have."""
+    return 8 + HEADER_LIMIT + sum(tensor.nbytes for tensor in expected.values())
+
+
+def _form(tensor: Tensor | None) -> str:
+    if tensor is None:
+        return "nothing"
+    return f"{tensor.dtype} {tuple(tensor.shape)}".removeprefix("torch.")
+
+
 def parse_json(content: bytes, name: str, *, undefined: bool = False) -> Any:
     """Reads JSON that nobody vouches for.
 

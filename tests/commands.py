@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from spear_gym.agents.folders import sums
 from spear_gym.cli import common, main
 
 
@@ -57,6 +58,14 @@ def assert_one_error(ran: Ran, message: str, code: int = 2) -> None:
 
 def read(path: Path) -> Any:
     return json.loads(path.read_text(encoding="utf-8"))
+
+
+def seal(folder: Path) -> None:
+    """Makes a changed run's checksums right again, as one who knows them would."""
+    result = read(folder / "result.json")
+    digests = sums(folder, result)
+    if "sha256" in result:
+        (folder / "result.json").write_text(json.dumps(result | {"sha256": digests}))
 
 
 def ledger_rows(folder: Path) -> list[dict[str, Any]]:

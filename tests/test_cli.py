@@ -11,12 +11,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 import toys
-from commands import Spear, assert_one_error, ledger_rows, read
+from commands import Spear, assert_one_error, ledger_rows, read, seal
 from safetensors.torch import load_file, save_file
 
 from spear_gym.agents import AGENTS
@@ -114,6 +115,7 @@ def result_of(folder: Path) -> dict[str, Any]:
     """The result without what a clock says and what depends on when it was interrupted."""
     result = read(folder / "result.json")
     statistics = result.pop("statistics")
+    assert set(result.pop("sha256")) == FILES - {"ledger.log", "curve.png", "plan.png"}
     assert not any("PyTorch" in way for way in statistics)
     assert set(result.pop("seconds")) == {"search", "finetune", "test"}
     return result
@@ -229,6 +231,9 @@ def test_evaluate_sees_another_network(spear: Spear, folder: Path) -> None:
     tensors["conv2.weight"] = -tensors["conv2.weight"]
     save_file(tensors, folder / "network.safetensors")
     ran = spear("evaluate", folder, "--workload", "toys:tiny")
+    assert_one_error(ran, "network.safetensors' was changed since the run ended")
+    seal(folder)
+    ran = spear("evaluate", folder, "--workload", "toys:tiny")
     assert ran.code == 1
     assert "the recorded row differs" in ran.err
 
@@ -254,6 +259,7 @@ def test_evaluate_runs_no_code_that_a_file_names(
     assert_one_error(ran, f"repeat it: spear evaluate {folder} --workload hostile_module:tiny")
     assert (sys.path, "hostile_module" in sys.modules) == (before, False)
     assert not Path("ran").exists()
+    seal(folder)
     trusted = spear("evaluate", folder, "--workload", "hostile_module:tiny")
     assert trusted.code == 0, trusted.err
     assert Path("ran").exists()
@@ -322,9 +328,9 @@ def damage_foreign_weights(folder: Path) -> None:
         (truncate("settings.json", 0), "settings.json"),
         (truncate("result.json", 0.9), "result.json"),
         (truncate("plan.json", 0.5), "plan"),
-        (truncate("network.safetensors", 0.5), "cannot read the network"),
-        (truncate("network.safetensors", 0), "cannot read the network"),
-        (replace("network.safetensors", "foreign"), "cannot read the network"),
+        (truncate("network.safetensors", 0.5), "is no safetensors file, or is damaged"),
+        (truncate("network.safetensors", 0), "is no safetensors file, or is damaged"),
+        (replace("network.safetensors", "foreign"), "is no safetensors file, or is damaged"),
         (replace("plan.json", '{"a": 1}'), "this is no plan"),
         (replace("plan.json", '{"format": "spear-gym plan 1"}'), "the plan is damaged"),
         (replace("settings.json", "[1, 2]"), "settings.json' is damaged"),
@@ -332,8 +338,11 @@ def damage_foreign_weights(folder: Path) -> None:
         (replace("result.json", '{"format": "other"}'), "no result of spear-gym"),
         (replace("result.json", '{"format": "spear-gym result 1"}'), "result.json' is damaged"),
         (damage_foreign_plan, "the plan is for groups"),
-        (damage_other_plan, "does not fit its plan"),
-        (damage_foreign_weights, "does not fit its plan"),
+        (
+            damage_other_plan,
+            "network.safetensors' has float32",
+        ),
+        (damage_foreign_weights, "network.safetensors' has float32 (12,) for 'bn1.bias', not"),
         (damage_nan_weights, "holds NaN or infinite weights"),
     ],
     ids=lambda value: getattr(value, "__name__", ""),
@@ -342,6 +351,11 @@ def test_damaged_runs(
     spear: Spear, folder: Path, damage: Callable[[Path], None], message: str
 ) -> None:
     damage(folder)
+    if all((folder / name).is_file() for name in ("result.json", "plan.json")):
+        before = spear("evaluate", folder, "--workload", "toys:tiny")
+        assert (before.code, "Traceback" in before.err) == (2, False)
+        with suppress(ValueError):
+            seal(folder)
     assert_one_error(spear("evaluate", folder, "--workload", "toys:tiny"), message)
 
 

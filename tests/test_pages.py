@@ -19,14 +19,6 @@ STUDIES = (
     "analog-layer",
     "speed",
 )
-PENDING = {
-    DOCS / "results" / "ablation.md",
-    DOCS / "results" / "sensitivity.md",
-    RESULTS / "toys" / "tuning-spear-ddpg.md",
-    *(RESULTS / study / "protocol.md" for study in ("promise", "searches", "digits-events")),
-}
-"""Linked already, and come with their studies; a line goes when its page is there."""
-
 TEXTS = (
     ROOT / "README.md",
     ROOT / "CONTRIBUTING.md",
@@ -54,12 +46,8 @@ def test_made_pages_are_what_the_program_writes(pages: dict[Path, str]) -> None:
 @pytest.mark.parametrize("path", TEXTS, ids=lambda path: str(path.relative_to(ROOT)))
 def test_every_linked_file_exists(path: Path) -> None:
     links = re.findall(r"\]\((?!https?:)([^)#]+)[^)]*\)", path.read_text(encoding="utf-8"))
-    linked = {(path.parent / link).resolve() for link in links} - PENDING
+    linked = {(path.parent / link).resolve() for link in links}
     assert [str(link) for link in linked if not link.exists()] == []
-
-
-def test_nothing_pending_has_come() -> None:
-    assert not [path for path in PENDING if path.exists()], "take it out of PENDING"
 
 
 def test_studies_have_one_shape() -> None:

@@ -11,9 +11,9 @@ from typing import Any
 
 from spear_gym.agents import make_agent
 from spear_gym.agents.base import AgentError, check_budget
-from spear_gym.agents.folders import RunError, claimed
+from spear_gym.agents.folders import RunError, claimed, read_json
 from spear_gym.agents.pipeline import finish, search_in_folder
-from spear_gym.agents.run_folder import SearchReport, SearchSettings, read_json
+from spear_gym.agents.run_folder import SearchReport, SearchSettings
 from spear_gym.envs_registry.fits import stored_lre
 from spear_gym.evaluation import PlanEvaluator
 from spear_gym.files import file_name, number_in_name, write_json

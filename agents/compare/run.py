@@ -10,9 +10,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from spear_gym.agents.folders import RunError, owned
+from spear_gym.agents.folders import RunError, owned, read_json
 from spear_gym.agents.pipeline import environment_versions
-from spear_gym.agents.run_folder import read_json
 from spear_gym.files import read_packed_json, write_bytes, write_json
 from spear_gym.storage import check_storage
 from spear_gym.tasks import run_tasks

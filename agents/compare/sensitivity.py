@@ -12,8 +12,7 @@ from pathlib import Path
 from typing import get_args
 
 from spear_gym.agents.base import AgentError
-from spear_gym.agents.folders import RunError
-from spear_gym.agents.run_folder import read_json
+from spear_gym.agents.folders import RunError, read_json
 from spear_gym.files import number_in_name, write_json
 from spear_gym.observation import MEASURED
 from spear_gym.reward import make_reward

@@ -10,6 +10,11 @@ import typer
 from spear_gym.cli.common import app, err, out, resolve_workload, set_threads
 from spear_gym.cli.tables import measured_row, result_table
 
+FIGURES = ("accuracy", "synops", "parameters")
+
+DIFFERS = 1
+"""Exit status when a network measures otherwise than its run says."""
+
 
 @app.command()
 def evaluate(
@@ -24,31 +29,31 @@ def evaluate(
     A run folder never chooses what code is run: a workload that is no name of the catalogue is
     used when it is given here too.
     """
-    from spear_gym.agents.folders import RunError
-    from spear_gym.agents.run_folder import load_network, read_result, read_settings
+    from spear_gym.agents.reading import load_network, read_result, read_settings
     from spear_gym.workload import measure
 
     settings = read_settings(run)
+    name = _chosen(run, settings.workload, workload)
     result = read_result(run)
     set_threads(settings.threads)
-    loaded = resolve_workload(_chosen(run, settings.workload, workload))
+    loaded = resolve_workload(name)
     model = load_network(run, loaded)
     measured, unpruned = measure(loaded, model, "test"), loaded.reference("test")
     fraction = measured.synops / unpruned.synops
-    try:
-        target, recorded = float(result["target"]), result["test"]
-        same = (recorded["accuracy"], recorded["synops"], recorded["parameters"])
-    except (KeyError, TypeError, ValueError) as error:
-        raise RunError(f"'{run / 'result.json'}' is damaged: {error!r}") from error
+    target = result["target"]
     table = result_table(loaded.name, target)
     table.add_row(*measured_row("unpruned (test)", unpruned, 1.0, target))
     table.add_row(*measured_row("measured (test)", measured, fraction, target))
     out.print(table)
-    if (measured.accuracy, measured.synops, measured.parameters) != same:
-        err.print(
-            f"the recorded row differs: accuracy {same[0]}, SynOps {same[1]}, parameters {same[2]}"
-        )
-        raise typer.Exit(1)
+    same = True
+    for name, found in (("test", measured), ("test_unpruned", unpruned)):
+        row = result[name]
+        if (found.accuracy, found.synops, found.parameters) != tuple(row[n] for n in FIGURES):
+            same = False
+            figures = ", ".join(f"{n} {row[n]}" for n in FIGURES)
+            err.print(f"the recorded row differs ({name}): {figures}")
+    if not same:
+        raise typer.Exit(DIFFERS)
     out.print("equal to the recorded row")
 
 

@@ -19,7 +19,8 @@ from commands import ledger_rows
 from spear_gym.agents import make_agent, run_folder
 from spear_gym.agents.folders import RunError, claimed, state_of
 from spear_gym.agents.pipeline import finish, search_in_folder
-from spear_gym.agents.run_folder import SearchSettings, load_network, read_result, write_network
+from spear_gym.agents.reading import load_network, read_result
+from spear_gym.agents.run_folder import SearchSettings, write_network
 from spear_gym.evaluation import PlanEvaluator
 from spear_gym.lre import NoEstimator
 from spear_gym.reward import TargetAwareReward
@@ -49,7 +50,7 @@ class Search:
         self.workload = workload
         self.evaluator = PlanEvaluator(workload)
         self.judge = make_judge(self.evaluator, NoEstimator(), TargetAwareReward(), target=0.4)
-        self.settings = SearchSettings(workload.name, "random", budget=3, seed=1)
+        self.settings = SearchSettings(workload.name, "random", target=0.4, budget=3, seed=1)
 
     def run(self, folder: Path, **settings: Any) -> None:
         asked = replace(self.settings, **settings)

@@ -36,7 +36,7 @@ def results(folder: Path) -> dict[str, dict[str, Any]]:
     """Of each target, without what a clock and earlier interruptions change."""
     found = {name: read(folder / name / "result.json") for name in NAMES}
     for result in found.values():
-        for key in ("seconds", "statistics", "simulator_runs"):
+        for key in ("seconds", "statistics", "simulator_runs", "sha256"):
             del result[key]
     return found
 

@@ -1,0 +1,199 @@
+"""A run folder, read again: whoever it comes from, it is believed no more than it shows.
+
+Nothing is unpickled, no code is run because a file names it, sizes are looked at before anything is
+read, and what is read must be in range, belong together and agree with itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, get_args
+
+import torch
+from torch import Tensor, nn
+
+from spear_gym.fields import Fields
+from spear_gym.files import FileError, largest_tensor_file, parse_tensors, raised_as, read_whole
+from spear_gym.pruning.plan import Plan
+from spear_gym.pruning.surgery import prune_network
+from spear_gym.simulation.simulate import PRECISIONS, SCORINGS
+from spear_gym.workload import Workload
+
+from .folders import (
+    NETWORK,
+    PLAN,
+    RESULT,
+    SETTINGS,
+    RunError,
+    is_front,
+    is_identity,
+    read_json,
+    sums,
+)
+from .run_folder import RESULT_FORMAT, Outcome, SearchSettings
+
+MOST_THREADS = 1024
+
+
+def read_settings(folder: Path) -> SearchSettings:
+    """The settings of a run folder.
+
+    Raises:
+        RunError: when the folder is no run folder, or its settings are damaged.
+    """
+    path = folder / SETTINGS
+    if not path.exists() and is_front(folder):
+        names = ", ".join(sorted(path.name for path in folder.glob("target-*")))
+        raise RunError(f"'{folder}' holds several runs; choose one of them: {names}")
+    data = read_json(path)
+    if not is_identity(data):
+        raise RunError(f"'{path}' is damaged: it holds no settings of a search")
+    with raised_as(RunError):
+        return _settings(Fields(data["settings"], f"'{path}'"))
+
+
+def _settings(given: Fields) -> SearchSettings:
+    """Settings as they were written; versions before 0.1 wrote fewer of them.
+
+    Raises:
+        FileError: when one is unknown, of another type, or out of range.
+    """
+    read: dict[str, Callable[[str], Any]] = {
+        **dict.fromkeys(("workload", "agent", "reward", "criterion", "lre"), given.text),
+        **dict.fromkeys(("extrapolate", "repair", "use_slack"), given.flag),
+        **dict.fromkeys(("channel_multiple", "min_channels", "top", "budget"), _at_least_1(given)),
+        "agent_settings": lambda key: given.mapping(key).data,
+        "reward_settings": lambda key: _numbers(given.mapping(key)),
+        "target": lambda key: given.number(key, 0.0, 1.0),
+        "target_synops": lambda key: given.number(key, 0.0),
+        "seed": lambda key: given.whole(key, 0, 2**32 - 1),
+        "scoring": lambda key: given.choice(key, SCORINGS),
+        "precision": lambda key: given.choice(key, PRECISIONS),
+        "max_ratio": lambda key: given.number(key, 0.0, 1.0),
+        "confidence": lambda key: given.number(key, 0.0, 1.0),
+        "hidden_features": given.texts,
+        "threads": lambda key: given.whole(key, 1, MOST_THREADS),
+    }
+    given.only(read)
+    optional = {"target", "target_synops", "scoring", "confidence"}
+    values: dict[str, Any] = {
+        key: None if key in optional and given.value(key) is None else read[key](key)
+        for key in given.names()
+    }
+    return SearchSettings(**values)
+
+
+def _at_least_1(given: Fields) -> Callable[[str], int]:
+    return lambda key: given.whole(key, 1)
+
+
+def _numbers(given: Fields) -> dict[str, float]:
+    return {key: given.number(key) for key in given.names()}
+
+
+def read_result(folder: Path) -> dict[str, Any]:
+    """The result of a finished run.
+
+    Raises:
+        RunError: when there is none, it is damaged, or the files beside it belong to another.
+    """
+    path = folder / RESULT
+    if not path.exists() and (folder / SETTINGS).exists():
+        raise RunError(f"the run in '{folder}' has not finished; continue it with --resume")
+    data = read_json(path)
+    if not isinstance(data, dict) or data.get("format") != RESULT_FORMAT:
+        raise RunError(f"'{path}' is no result of spear-gym")
+    with raised_as(RunError):
+        _check_result(Fields(data, f"'{path}'"), read_settings(folder))
+        _check_sums(folder, data)
+    return data
+
+
+def _check_result(given: Fields, settings: SearchSettings) -> None:
+    """Sees that what a result says can be, and that it is of these settings.
+
+    Raises:
+        FileError: naming what is not so.
+    """
+    target = given.number("target", 0.0, 1.0)
+    if target == 0.0 or settings.target not in (None, target):
+        raise given.wrong("target", "that of the settings")
+    synops = [_check_measurement(given.mapping(name)) for name in ("test", "test_unpruned")]
+    if synops[1] == 0.0:
+        raise given.mapping("test_unpruned").wrong("synops", "a number above 0")
+    fraction = synops[0] / synops[1]
+    if given.number("test_synops_fraction") != fraction:
+        raise given.wrong("test_synops_fraction", f"{fraction}, by the SynOps on test")
+    limit = settings.target_synops
+    kept = fraction <= target if limit is None else synops[0] <= limit
+    if given.flag("kept") != kept:
+        raise given.wrong("kept", f"{kept}, by the SynOps on test")
+    if "outcome" in given and (given.choice("outcome", get_args(Outcome)) != "broken") != kept:
+        raise given.wrong("outcome", f"{'kept or repaired' if kept else 'broken'}, as 'kept' is")
+
+
+def _check_measurement(given: Fields) -> float:
+    given.number("accuracy", 0.0, 1.0)
+    given.whole("parameters", 0)
+    return given.number("synops", 0.0)
+
+
+def _check_sums(folder: Path, result: dict[str, Any]) -> None:
+    """Sees that the files of a run belong together; versions before 0.1 did not write that.
+
+    Raises:
+        FileError: naming a file that was changed since the run ended.
+    """
+    if "sha256" not in result:
+        return
+    written = Fields(result, f"'{folder / RESULT}'").mapping("sha256")
+    for name, digest in sums(folder, result).items():
+        if written.text(name) != digest:
+            raise FileError(
+                f"'{folder / name}' was changed since the run ended: its SHA-256 is not what "
+                f"'{RESULT}' says; write the files again with --resume"
+            )
+
+
+def load_network(folder: Path, workload: Workload) -> nn.Module:
+    """The pruned, fine-tuned network of a run folder; nothing is unpickled.
+
+    Args:
+        folder: the run folder.
+        workload: the run's workload, which gives the network's classes.
+
+    Raises:
+        RunError: when a file is missing, damaged or does not fit, or was changed since the run
+            ended.
+        PlanError: when the plan is damaged or was made for another network.
+    """
+    plan = Plan.from_json(read_json(folder / PLAN))
+    model = prune_network(workload.graph, plan)
+    path, expected = folder / NETWORK, model.state_dict()
+    with raised_as(RunError):
+        content = read_whole(path, largest_tensor_file(expected))
+        tensors = parse_tensors(content, expected, f"'{path}'")
+    for name, tensor in tensors.items():
+        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+            raise RunError(f"'{path}' holds NaN or infinite weights in '{name}'")
+    for name, setting in fixed_buffers(model).items():
+        if not torch.equal(tensors[name], setting.cpu()):
+            raise RunError(
+                f"'{path}' has another '{name}' than the workload's network, which no "
+                "fine-tuning changes"
+            )
+    model.load_state_dict(tensors)
+    return model
+
+
+def fixed_buffers(model: nn.Module) -> dict[str, Tensor]:
+    """What a network's state holds beside weights and running statistics: settings of neurons."""
+    statistics = {
+        f"{prefix}.{name}" if prefix else name
+        for prefix, module in model.named_modules()
+        if isinstance(module, nn.modules.batchnorm._NormBase)
+        for name, _ in module.named_buffers(recurse=False)
+    }
+    state, weights = model.state_dict(), dict(model.named_parameters(remove_duplicate=False))
+    return {n: t for n, t in state.items() if n not in weights and n not in statistics}
