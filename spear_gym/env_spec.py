@@ -80,21 +80,32 @@ def completed(given: EnvSpec, groups: int, workload: str) -> PruneSpec:
         workload: the name of the environment's workload.
 
     Raises:
-        SpecError: when the id stands for another workload.
+        SpecError: when the id stands for another workload, or for shorter episodes.
     """
-    registered = gym.registry.get(given.id)
-    fixed = None if registered is None else registered.kwargs.get("workload")
-    if fixed not in (None, workload):
-        raise SpecError(
-            f"'{given.id}' stands for workload '{fixed}', but '{workload}' is given; make "
-            "'SpearPrune-v0' with it"
-        )
+    _check_id(given.id, groups, workload)
     made = PruneSpec.__new__(PruneSpec)
     made.__dict__.update(given.__dict__)
     made.kwargs = {name: _listed(value) for name, value in given.kwargs.items()}
     if made.max_episode_steps is None:
         made.max_episode_steps = groups + 1
     return made
+
+
+def _check_id(name: str, groups: int, workload: str) -> None:
+    registered = gym.registry.get(name)
+    if registered is None:
+        return
+    fixed, limit = registered.kwargs.get("workload"), registered.max_episode_steps
+    if fixed not in (None, workload):
+        raise SpecError(
+            f"'{name}' stands for workload '{fixed}', but '{workload}' is given; make "
+            "'SpearPrune-v0' with it"
+        )
+    if limit is not None and limit <= groups:
+        raise SpecError(
+            f"'{name}' is registered for episodes of fewer than {limit} steps, but workload "
+            f"'{workload}' has {groups} groups; make 'SpearPrune-v0' with it"
+        )
 
 
 def _listed(value: Any) -> Any:

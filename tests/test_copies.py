@@ -26,8 +26,9 @@ from spear_gym.env import SpearPruneEnv, make_env
 from spear_gym.evaluation import PlanEvaluator
 from spear_gym.lre import NoEstimator
 from spear_gym.reward import LagrangianReward
+from spear_gym.sb3_vector import SB3VecEnv
 from spear_gym.target import make_judge
-from spear_gym.vector import SB3VecEnv, SpearPruneVectorEnv
+from spear_gym.vector import SpearPruneVectorEnv
 from spear_gym.workload import Workload
 
 Way = Callable[[Any], Any]

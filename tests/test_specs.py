@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import gymnasium as gym
@@ -150,6 +151,15 @@ def test_an_id_stands_for_its_workload_only(tiny: Workload) -> None:
     for make in (gym.make, gym.make_vec):
         with pytest.raises(SpecError, match=r"'SpearPrune-Digits-v0' stands for .*'digits'.*tiny"):
             make(NAME, workload=tiny, target=0.3, lre="none")
+
+
+def test_an_id_is_not_made_for_longer_episodes(
+    monkeypatch: pytest.MonkeyPatch, tiny: Workload
+) -> None:
+    monkeypatch.setitem(gym.registry, "Short-v0", replace(gym.spec("SpearPrune-v0"), id="Short-v0"))
+    gym.registry["Short-v0"].max_episode_steps = 3
+    with pytest.raises(SpecError, match=r"'Short-v0' is registered for episodes of fewer than 3"):
+        gym.make("Short-v0", workload=tiny, target=0.3, lre="none")
 
 
 MODES = ["sync", "vector_entry_point", pytest.param("async", marks=pytest.mark.slow)]
