@@ -7,8 +7,7 @@ from collections.abc import Callable, Mapping
 from importlib import import_module
 from typing import Any
 
-from spear_gym.plugins import import_path
-from spear_gym.workload import unknown
+from spear_gym.names import import_path, unknown
 
 from .algorithms import ALGORITHMS, hyperparameters_file
 from .base import Agent, AgentError, SearchResult, SearchSession, run_search

@@ -18,8 +18,8 @@ from spear_gym.evaluation import (
     PlanEvaluator,
     PrefixMeasure,
 )
-from spear_gym.target import Candidate, Judge, best_of
-from spear_gym.workload import unknown
+from spear_gym.judge import Candidate, Judge, best_of
+from spear_gym.names import unknown
 
 EPISODES_PER_EVALUATION = 10
 """A search ends at this many episodes per evaluation of its budget, paid or not."""

@@ -27,7 +27,7 @@ from .evolution import RegularizedEvolutionSampler
 if TYPE_CHECKING:
     from optuna.samplers import BaseSampler
 
-    from spear_gym.target import Candidate
+    from spear_gym.judge import Candidate
 
 
 @dataclass(frozen=True)

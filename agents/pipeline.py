@@ -14,9 +14,9 @@ from typing import Any
 
 from spear_gym.evaluation import Counts, EvaluationFailed, Finetuned, PlanEvaluator
 from spear_gym.files import uninterrupted, write_json
-from spear_gym.ledger import Failure, Ledger, Replay
-from spear_gym.ownership import Lease
-from spear_gym.target import Candidate, Judge
+from spear_gym.judge import Candidate, Judge
+from spear_gym.record.ledger import Failure, Ledger, Replay
+from spear_gym.record.ownership import Lease
 from spear_gym.workload import Measurement, Workload, measure
 
 from .base import Agent, SearchResult, SearchSession, run_search
@@ -60,8 +60,9 @@ def search_in_folder(
         judge: target, estimator and reward.
         settings: what was asked for.
         folder: the run folder.
-        storage: of the ledger, see :func:`spear_gym.storage.open_storage`; ``ledger.log`` in the
-            folder by default. Searches in one storage are told apart by what they were asked for.
+        storage: of the ledger, see :func:`spear_gym.record.storage.open_storage`; ``ledger.log``
+            in the folder by default. Searches in one storage are told apart by what they were
+            asked for.
         overwrite: forget what an equal search recorded there.
         on_candidate: called after each paid evaluation.
 

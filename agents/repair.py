@@ -23,9 +23,9 @@ from dataclasses import dataclass, replace
 from torch import nn
 
 from spear_gym.evaluation import Counts, Evaluation, EvaluationFailed, Finetuned, PlanEvaluator
+from spear_gym.judge import Judge
 from spear_gym.pruning.plan import Plan
 from spear_gym.pruning.surgery import grafted_network
-from spear_gym.target import Judge
 from spear_gym.training import Recipe, TrainingDiverged
 from spear_gym.workload import Workload
 

@@ -15,12 +15,12 @@ from spear_gym.files import (
     write_bytes,
     write_json,
 )
+from spear_gym.judge import Candidate, Judge
 from spear_gym.lre import BoundedEstimator, FittedEstimator, LinearEstimator, SynopsEstimator
 from spear_gym.pruning.plan import Plan
 from spear_gym.report.plan_view import LayerView, PlanView
 from spear_gym.report.search_pictures import curve_png, plan_png
 from spear_gym.settings import DEFAULT_TARGET
-from spear_gym.target import Candidate, Judge
 from spear_gym.workload import Measurement
 
 from .base import SearchResult

@@ -16,8 +16,8 @@ import numpy as np
 import yaml
 
 from spear_gym.files import write_json, write_text
-from spear_gym.storage import mend_end, open_storage, open_study, own_study
-from spear_gym.workload import unknown
+from spear_gym.names import unknown
+from spear_gym.record.storage import mend_end, open_storage, open_study, own_study
 
 from .algorithms import ALGORITHMS, ENVIRONMENT, WRAPPERS
 from .base import AgentError, check_budget, run_search
@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     import optuna
     from optuna.storages import BaseStorage
 
-    from spear_gym.ownership import Lease
-    from spear_gym.target import Judge
+    from spear_gym.judge import Judge
+    from spear_gym.record.ownership import Lease
 
     from .compare.cells import Bench
 

@@ -12,7 +12,7 @@ from .digits_events import DIGITS_EVENTS
 __all__ = ["ENTRIES", "Entry", "register_envs"]
 
 ENTRY_POINT = "spear_gym.env:make_env"
-VECTOR_ENTRY_POINT = "spear_gym.vector:SpearPruneVectorEnv"
+VECTOR_ENTRY_POINT = "spear_gym.env.vector:SpearPruneVectorEnv"
 
 for _entry in (DIGITS, *CLUTTERED, DIGITS_EVENTS):
     add(_entry)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from spear_gym.env import SpearPruneEnv
     from spear_gym.evaluation import Evaluation, PlanEvaluator
     from spear_gym.lre import LinearEstimator
-    from spear_gym.lre_fit import fit_lre
+    from spear_gym.lre.fit import fit_lre
     from spear_gym.pruning.plan import Plan
     from spear_gym.reward import TargetAwareReward
     from spear_gym.training import Recipe
@@ -29,7 +29,7 @@ _LAZY = {
     "TargetAwareReward": "spear_gym.reward",
     "Recipe": "spear_gym.training",
     "Workload": "spear_gym.workload",
-    "fit_lre": "spear_gym.lre_fit",
+    "fit_lre": "spear_gym.lre.fit",
     "load_workload": "spear_gym.workload",
 }
 

@@ -15,6 +15,7 @@ from torch import nn
 from torch.linalg import LinAlgError  # type: ignore[attr-defined]
 
 from spear_gym.degenerate import DegenerateWarning, network_faults
+from spear_gym.names import unknown
 from spear_gym.pruning.criteria import CRITERIA, CriterionError, rank_channels
 from spear_gym.pruning.plan import Plan, PlanSpace
 from spear_gym.pruning.surgery import prune_network
@@ -30,7 +31,6 @@ from spear_gym.workload import (
     WorkloadError,
     measure,
     measurement_of,
-    unknown,
     versions,
 )
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
-from spear_gym.workload import unknown
+from spear_gym.names import unknown
 
 
 class RewardError(ValueError):

@@ -8,9 +8,9 @@ from typing import Any, Self
 
 from spear_gym.envs_registry.fits import stored_lre
 from spear_gym.evaluation import PlanEvaluator
+from spear_gym.judge import Judge, make_estimator, make_judge, target_fraction
 from spear_gym.lre import SynopsEstimator
 from spear_gym.reward import RewardShape, make_reward
-from spear_gym.target import Judge, make_estimator, make_judge, target_fraction
 from spear_gym.workload import Workload
 
 DEFAULT_TARGET = 0.3

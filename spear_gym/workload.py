@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import json
 from collections.abc import Callable
@@ -17,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from spear_gym.data.splits import DataSplits, MapDataset, Split, as_split
+from spear_gym.names import unknown
 from spear_gym.pruning.surgery import check_surgery
 from spear_gym.simulation.simulate import SCORINGS, Scoring, Simulator, accuracy
 from spear_gym.simulation.walk import Walk
@@ -378,10 +378,3 @@ def load_workload(name: str) -> Workload:
         workload.catalogued = True
         _LOADED[name] = workload
     return _LOADED[name]
-
-
-def unknown(what: str, name: str, known: tuple[str, ...]) -> str:
-    """The message for an unknown name, with near matches."""
-    close = difflib.get_close_matches(name, known, n=2, cutoff=0.5)
-    hint = f"did you mean {' or '.join(repr(c) for c in close)}? " if close else ""
-    return f"unknown {what} '{name}'; {hint}known are: {', '.join(known)}"

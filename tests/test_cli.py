@@ -26,7 +26,7 @@ from spear_gym.envs_registry import ENTRIES
 from spear_gym.envs_registry.fits import stored_lre
 from spear_gym.evaluation import PlanEvaluator
 from spear_gym.lre import load_estimator
-from spear_gym.lre_fit import Stopping, fit_lre
+from spear_gym.lre.fit import Stopping, fit_lre
 from spear_gym.training import Recipe
 from spear_gym.workload import measure
 

@@ -23,12 +23,12 @@ from rollouts import going_on, infos_of, make_tiny, random_actions, rollout, sam
 
 from spear_gym.agents.base import BudgetSpent, SearchSession
 from spear_gym.env import SpearPruneEnv, make_env
+from spear_gym.env.sb3_vector import SB3VecEnv
+from spear_gym.env.vector import SpearPruneVectorEnv
 from spear_gym.evaluation import PlanEvaluator
+from spear_gym.judge import make_judge
 from spear_gym.lre import NoEstimator
 from spear_gym.reward import LagrangianReward
-from spear_gym.sb3_vector import SB3VecEnv
-from spear_gym.target import make_judge
-from spear_gym.vector import SpearPruneVectorEnv
 from spear_gym.workload import Workload
 
 Way = Callable[[Any], Any]

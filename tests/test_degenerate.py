@@ -18,12 +18,12 @@ from torch import nn
 from spear_gym.agents.base import SearchResult, SearchSession, run_search
 from spear_gym.degenerate import DegenerateError, DegenerateWarning
 from spear_gym.env import SpearPruneEnv
+from spear_gym.env.vector import SpearPruneVectorEnv
 from spear_gym.evaluation import PlanEvaluator
+from spear_gym.judge import make_judge
 from spear_gym.lre import NoEstimator
 from spear_gym.reward import TargetAwareReward
 from spear_gym.snn.trace import private_copy
-from spear_gym.target import make_judge
-from spear_gym.vector import SpearPruneVectorEnv
 from spear_gym.workload import Workload
 
 

@@ -18,12 +18,12 @@ import spear_gym  # noqa: F401 - registers
 from spear_gym.agents import make_agent, run_search
 from spear_gym.agents.repair import repair
 from spear_gym.device import exact_products
+from spear_gym.env.vector import SpearPruneVectorEnv
 from spear_gym.evaluation import PlanEvaluator
+from spear_gym.judge import make_judge
 from spear_gym.lre import NoEstimator
 from spear_gym.reward import make_reward
 from spear_gym.simulation.simulate import SCORINGS, Scoring
-from spear_gym.target import make_judge
-from spear_gym.vector import SpearPruneVectorEnv
 from spear_gym.workload import Workload, WorkloadError
 
 

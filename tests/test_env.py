@@ -27,11 +27,11 @@ from torch import nn
 
 import spear_gym
 from spear_gym.env import ActionError, SpearPruneEnv, make_env
+from spear_gym.env.observation import FEATURES, HIGH
 from spear_gym.envs_registry import ENTRIES, ENTRY_POINT, register_envs
 from spear_gym.envs_registry.fits import SHIPPED
 from spear_gym.evaluation import EvaluationFailed, PlanEvaluator
 from spear_gym.lre import LREError, NoEstimator
-from spear_gym.observation import FEATURES, HIGH
 from spear_gym.pruning.surgery import prune_network
 from spear_gym.simulation.simulate import SCORINGS, Scoring, Simulator
 from spear_gym.workload import Workload, measure

@@ -12,9 +12,9 @@ import toys
 from rollouts import infos_of, make_tiny, random_actions, rollout
 
 from spear_gym.env import SpearPruneEnv, make_env
-from spear_gym.env_info import FAILURES
+from spear_gym.env.info import FAILURES
+from spear_gym.env.vector import SpearPruneVectorEnv
 from spear_gym.reward import REWARDS, RewardError
-from spear_gym.vector import SpearPruneVectorEnv
 from spear_gym.workload import Workload
 
 

@@ -9,9 +9,9 @@ import pytest
 
 from spear_gym.env import make_env
 from spear_gym.evaluation import PlanEvaluator
+from spear_gym.judge import TargetError
 from spear_gym.lre import NoEstimator
 from spear_gym.settings import DEFAULT_TARGET, Goal, PlanSettings
-from spear_gym.target import TargetError
 from spear_gym.workload import Workload
 
 

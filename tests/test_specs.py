@@ -21,12 +21,12 @@ from rollouts import random_actions, rollout, same
 
 import spear_gym  # noqa: F401 - registers
 from spear_gym.env import OptionError, make_env
-from spear_gym.env_spec import SpecError
+from spear_gym.env.spec import SpecError
+from spear_gym.env.vector import SpearPruneVectorEnv
 from spear_gym.envs_registry import ENTRIES
 from spear_gym.evaluation import PlanEvaluator
 from spear_gym.lre import NoEstimator
 from spear_gym.reward import TargetAwareReward
-from spear_gym.vector import SpearPruneVectorEnv
 from spear_gym.workload import Workload, load_workload
 
 NAME = "SpearPrune-Digits-v0"

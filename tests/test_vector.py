@@ -13,8 +13,8 @@ from stable_baselines3.common.vec_env import DummyVecEnv
 
 import spear_gym  # noqa: F401 - registers
 from spear_gym.env import ActionError
-from spear_gym.sb3_vector import SB3VecEnv
-from spear_gym.vector import SpearPruneVectorEnv
+from spear_gym.env.sb3_vector import SB3VecEnv
+from spear_gym.env.vector import SpearPruneVectorEnv
 
 SETTINGS: dict[str, Any] = {"workload": "digits", "target": 0.3, "lre": "none"}
 ENVS, STEPS = 3, 11

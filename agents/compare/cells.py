@@ -17,9 +17,9 @@ from spear_gym.agents.run_folder import SearchReport, SearchSettings
 from spear_gym.envs_registry.fits import stored_lre
 from spear_gym.evaluation import PlanEvaluator
 from spear_gym.files import file_name, number_in_name, write_json
+from spear_gym.judge import Judge, make_estimator, make_judge
 from spear_gym.lre import estimate_of
 from spear_gym.reward import make_reward
-from spear_gym.target import Judge, make_estimator, make_judge
 from spear_gym.workload import Workload
 
 RECORD = "cell.json"

@@ -13,8 +13,8 @@ from typing import Any
 from spear_gym.agents.folders import RunError, owned, read_json
 from spear_gym.agents.pipeline import environment_versions
 from spear_gym.files import read_packed_json, write_bytes, write_json
-from spear_gym.storage import check_storage
-from spear_gym.tasks import run_tasks
+from spear_gym.record.storage import check_storage
+from spear_gym.workers.tasks import run_tasks
 from spear_gym.workload import Workload
 
 from .cells import RECORD, Bench, Cell, CompareSettings, check, read_records, run_cell

@@ -49,7 +49,7 @@ def resolve_workload(name: str) -> Workload:
         WorkloadError: for an unknown name, or a function that cannot be imported or returns
             something else.
     """
-    from spear_gym.plugins import import_path
+    from spear_gym.names import import_path
     from spear_gym.workload import Workload, WorkloadError, load_workload
 
     if ":" not in name:
@@ -83,7 +83,7 @@ def worker_count(workers: int | None) -> int:
         AgentError: below 1.
     """
     from spear_gym.agents.base import AgentError
-    from spear_gym.tasks import default_workers
+    from spear_gym.workers.tasks import default_workers
 
     if workers is not None and workers < 1:
         raise AgentError(f"workers is {workers}; it must be at least 1")
@@ -97,7 +97,7 @@ def set_threads(threads: int) -> None:
         AgentError: below 1.
     """
     from spear_gym.agents.base import AgentError
-    from spear_gym.processes import prepare_process
+    from spear_gym.workers.processes import prepare_process
 
     if threads < 1:
         raise AgentError(f"threads is {threads}; it must be at least 1")
@@ -148,7 +148,7 @@ def numbers(text: str, what: str = "targets") -> tuple[float, ...]:
     Raises:
         TargetError: when one is no number.
     """
-    from spear_gym.target import TargetError
+    from spear_gym.judge import TargetError
 
     try:
         return tuple(map(float, listed(text)))

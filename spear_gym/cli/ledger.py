@@ -11,7 +11,7 @@ from rich.table import Table
 from spear_gym.cli.common import app, out
 
 if TYPE_CHECKING:
-    from spear_gym.mending import Examination
+    from spear_gym.record.mending import Examination
 
 DAMAGED = 1
 """Exit status of ``spear ledger check`` when something is not whole."""
@@ -31,7 +31,7 @@ Where = Annotated[
 @commands.command()
 def show(where: Where) -> None:
     """List the studies of a ledger: one for each search."""
-    from spear_gym.mending import summaries
+    from spear_gym.record.mending import summaries
 
     table = Table()
     for column in ("study", "plans", "failed", "lost", "best reward in target", "last row"):
@@ -54,7 +54,7 @@ def check(
     repair: Annotated[bool, typer.Option("--repair", help="As `spear ledger repair`.")] = False,
 ) -> None:
     """Say what of a ledger is not whole, by its line; the exit status is then 1."""
-    from spear_gym.mending import examine
+    from spear_gym.record.mending import examine
 
     if repair:
         mend(where)
@@ -68,7 +68,7 @@ def check(
 @commands.command(name="repair")
 def mend(where: Where) -> None:
     """Keep what of a ledger is whole, beside a copy of all that was there."""
-    from spear_gym.mending import repair
+    from spear_gym.record.mending import repair
 
     found, copy = repair(where)
     _say(where, found)
@@ -77,7 +77,7 @@ def mend(where: Where) -> None:
 
 
 def _say(where: str, found: Examination) -> None:
-    from spear_gym.storage import shown
+    from spear_gym.record.storage import shown
 
     for fault in found.faults:
         text = f"{fault.place}: it {fault.problem}"

@@ -28,7 +28,7 @@ from spear_gym.cli.outputs import check_output, with_format
 if TYPE_CHECKING:
     from spear_gym.evaluation import PlanEvaluator
     from spear_gym.lre import FittedEstimator, SynopsEstimator
-    from spear_gym.lre_fit import Progress, Stopping
+    from spear_gym.lre.fit import Progress, Stopping
 
 ConfidenceOption = Annotated[
     str,
@@ -74,7 +74,7 @@ def lre(
     from spear_gym.evaluation import PlanEvaluator
     from spear_gym.lre.estimators import LRE_FORMAT
     from spear_gym.lre.families import check_family
-    from spear_gym.lre_fit import Stopping
+    from spear_gym.lre.fit import Stopping
 
     check_seed(seed)
     check_family(estimator)
@@ -127,7 +127,7 @@ def fit_with_progress(
 ) -> FittedEstimator:
     """Fits LRE, shows the intervals shrinking and the quality, and writes the fit to ``path``."""
     from spear_gym.files import write_json
-    from spear_gym.lre_fit import fit_lre
+    from spear_gym.lre.fit import fit_lre
 
     count = worker_count(workers)
     with progress_bar("{task.fields[sure]}") as progress:
@@ -215,9 +215,9 @@ def estimator_for(
 ) -> SynopsEstimator:
     """The estimator asked for; a missing fit is made first, and kept for the next time."""
     from spear_gym.envs_registry.fits import stored_lre, user_path
+    from spear_gym.judge import check_reachable, make_estimator
     from spear_gym.lre.estimators import LRE_FORMAT
-    from spear_gym.lre_fit import Stopping, check_reachable
-    from spear_gym.target import make_estimator
+    from spear_gym.lre.fit import Stopping
 
     stored = stored_lre(evaluator) if lre == "auto" else None
     if lre == "auto" and stored is None:

@@ -48,11 +48,12 @@ def lre_study_command(
     """
     set_threads(1)
     from spear_gym.files import file_name
-    from spear_gym.lre_study import LREStudy, StudySettings, is_study, lre_study
-    from spear_gym.report.lre_report import lre_page
+    from spear_gym.names import unknown
     from spear_gym.report.page import write_page
     from spear_gym.simulation.simulate import SCORINGS
-    from spear_gym.workload import WorkloadError, unknown
+    from spear_gym.studies.lre import LREStudy, StudySettings, is_study, lre_study
+    from spear_gym.studies.lre_report import lre_page
+    from spear_gym.workload import WorkloadError
 
     check_seed(seed)
     for scoring in listed(scorings):

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from spear_gym.agents.base import SearchResult, SearchSession
     from spear_gym.agents.repair import Step
     from spear_gym.agents.run_folder import SearchReport, SearchSettings
-    from spear_gym.target import Candidate, Judge
+    from spear_gym.judge import Candidate, Judge
 
 DEFAULT_AGENT = "tpe"
 """By the rule of the ablation's protocol (`notebooks/results/ablation/protocol.md`)."""
@@ -119,9 +119,9 @@ def search(
     set_threads(threads)
     from spear_gym.agents.run_folder import SearchSettings
     from spear_gym.files import number_in_name
+    from spear_gym.judge import TargetError
     from spear_gym.lre.conformal import DEFAULT_CONFIDENCE
     from spear_gym.settings import DEFAULT_TARGET
-    from spear_gym.target import TargetError
 
     if targets is not None and (target is not None or target_synops is not None):
         raise TargetError("give one of --target, --target-synops and --targets")
@@ -173,7 +173,7 @@ def _several(text: str) -> tuple[float, ...]:
     Raises:
         TargetError: when there are none, or one stands there twice.
     """
-    from spear_gym.target import TargetError
+    from spear_gym.judge import TargetError
 
     targets = numbers(text)
     if not targets or len(set(targets)) < len(targets):
@@ -222,10 +222,10 @@ class _Job:
     ) -> None:
         from spear_gym.agents import AgentError, make_agent
         from spear_gym.agents.base import check_budget
+        from spear_gym.env.observation import check_features
         from spear_gym.evaluation import PlanEvaluator
-        from spear_gym.observation import check_features
+        from spear_gym.record.storage import check_storage
         from spear_gym.reward import make_reward
-        from spear_gym.storage import check_storage
 
         self.settings, self.folder, self.storage = settings, folder, storage
         self.resume, self.overwrite, self.workers = resume, overwrite, workers
@@ -305,8 +305,8 @@ class _Job:
 
     def _judges(self, wanted: Sequence[SearchSettings]) -> list[Judge]:
         """One judge per target, all of one estimator; a missing fit is made first."""
+        from spear_gym.judge import make_judge, target_fraction
         from spear_gym.reward import make_reward
-        from spear_gym.target import make_judge, target_fraction
 
         evaluator, first = self.evaluator, wanted[0]
         fractions = tuple(target_fraction(evaluator, s.target, s.target_synops) for s in wanted)

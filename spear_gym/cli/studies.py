@@ -41,8 +41,8 @@ def score_study_command(
     """Measure whether each way of scoring predicts the accuracy after fine-tuning."""
     set_threads(1)
     from spear_gym.files import file_name, write_bytes, write_json
-    from spear_gym.report.score_picture import score_png
-    from spear_gym.score_study import VALID, ScoredPlan, score_study
+    from spear_gym.studies.score import VALID, ScoredPlan, score_study
+    from spear_gym.studies.score_picture import score_png
 
     check_seed(seed)
     stem = out_folder / file_name(name.replace(":", "-"))
@@ -105,7 +105,7 @@ def spread_study_command(
     """Measure whether a workload tells plans apart: spread between plans against seeds."""
     set_threads(1)
     from spear_gym.files import file_name, write_json
-    from spear_gym.spread_study import spread_study
+    from spear_gym.studies.spread import spread_study
 
     path = out_folder / f"{file_name(name.replace(':', '-'))}.json"
     check_output(path, with_entries("workload", "fraction", "accuracies", "seed_std", "plan_std"))

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from spear_gym.agents.repair import Step
     from spear_gym.agents.run_folder import SearchReport
     from spear_gym.evaluation import PlanEvaluator
-    from spear_gym.target import Judge
+    from spear_gym.judge import Judge
     from spear_gym.workload import Measurement
 
 STYLES = {"kept": "bold green", "repaired": "bold green", "broken": "bold red"}

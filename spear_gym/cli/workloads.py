@@ -46,7 +46,8 @@ def pretrain(
     set_threads(1)
     from spear_gym.envs_registry import ENTRIES
     from spear_gym.files import write_tensors
-    from spear_gym.workload import WorkloadError, unknown
+    from spear_gym.names import unknown
+    from spear_gym.workload import WorkloadError
 
     if name not in ENTRIES:
         raise WorkloadError(unknown("workload", name, tuple(ENTRIES)))

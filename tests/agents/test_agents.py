@@ -32,9 +32,9 @@ from spear_gym.agents.spear_ddpg import (
     truncated_normal,
 )
 from spear_gym.evaluation import PlanEvaluator
+from spear_gym.judge import Candidate, Judge, best_of, make_judge
 from spear_gym.lre import NoEstimator
 from spear_gym.reward import LagrangianReward, TargetAwareReward
-from spear_gym.target import Candidate, Judge, best_of, make_judge
 from spear_gym.workload import Workload
 
 TARGET = 0.4

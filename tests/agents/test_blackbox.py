@@ -18,9 +18,9 @@ from spear_gym.agents import AgentError, SearchResult, make_agent, run_search
 from spear_gym.agents.blackbox import SAMPLERS
 from spear_gym.agents.evolution import RegularizedEvolutionSampler
 from spear_gym.evaluation import PlanEvaluator
+from spear_gym.judge import Judge, best_of, make_judge
 from spear_gym.lre import NoEstimator
 from spear_gym.reward import TargetAwareReward
-from spear_gym.target import Judge, best_of, make_judge
 from spear_gym.workload import Workload
 
 

@@ -23,13 +23,13 @@ from spear_gym.agents.bisection import EVALUATIONS
 from spear_gym.agents.charging import charge_training
 from spear_gym.agents.design import NetworkSlimming, l1_scores, scale_scores, threshold
 from spear_gym.evaluation import PlanEvaluator
+from spear_gym.judge import Judge, make_judge
 from spear_gym.lre import NoEstimator
 from spear_gym.pruning.plan import PlanSpace
 from spear_gym.reward import TargetAwareReward
 from spear_gym.simulation.membranes import mean_absolute_membranes
 from spear_gym.snn.graph import PrunableGroup
 from spear_gym.snn.trace import private_copy, trace
-from spear_gym.target import Judge, make_judge
 from spear_gym.training import Recipe, batches_in, train
 from spear_gym.workload import Workload
 

@@ -13,11 +13,11 @@ from spear_gym.agents import AgentError, make_agent, run_search
 from spear_gym.agents.base import SearchSession
 from spear_gym.agents.gradient import TEMPERATURE, Gates, drawn, predicted, scaled
 from spear_gym.evaluation import PlanEvaluator
+from spear_gym.judge import Judge, make_judge
 from spear_gym.lre import LinearEstimator, NoEstimator, Quality
 from spear_gym.reward import TargetAwareReward
 from spear_gym.simulation.gated import GatedNetwork
 from spear_gym.simulation.simulate import Scoring
-from spear_gym.target import Judge, make_judge
 from spear_gym.workload import Workload
 
 

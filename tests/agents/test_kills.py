@@ -22,9 +22,9 @@ from spear_gym.agents.pipeline import finish, search_in_folder
 from spear_gym.agents.reading import load_network, read_result
 from spear_gym.agents.run_folder import SearchSettings, write_network
 from spear_gym.evaluation import PlanEvaluator
+from spear_gym.judge import make_judge
 from spear_gym.lre import NoEstimator
 from spear_gym.reward import TargetAwareReward
-from spear_gym.target import make_judge
 from spear_gym.workload import Workload, measure
 
 FILES = {
@@ -40,7 +40,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:The value of `grace_period` migh
 @pytest.fixture(autouse=True)
 def short_locks(monkeypatch: pytest.MonkeyPatch) -> None:
     """A journal's lock that a killed process left behind is taken over sooner."""
-    monkeypatch.setattr("spear_gym.storage.LOCK_SECONDS", 0.1)
+    monkeypatch.setattr("spear_gym.record.storage.LOCK_SECONDS", 0.1)
 
 
 class Search:

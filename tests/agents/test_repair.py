@@ -18,10 +18,10 @@ from toys import rebuilt
 from spear_gym.agents import repair as module
 from spear_gym.agents.repair import AIM, SLACK, Delivery, Step, repair
 from spear_gym.evaluation import Counts, Evaluation, Finetuned, PlanEvaluator
+from spear_gym.judge import Judge
 from spear_gym.lre import NoEstimator
 from spear_gym.pruning.surgery import prune_network
 from spear_gym.reward import TargetAwareReward
-from spear_gym.target import Judge
 from spear_gym.training import Recipe
 from spear_gym.workload import Workload, measure
 

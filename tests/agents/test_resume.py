@@ -23,13 +23,13 @@ from spear_gym.agents.folders import RUN_FORMAT
 from spear_gym.agents.pipeline import search_in_folder
 from spear_gym.agents.run_folder import SearchSettings
 from spear_gym.evaluation import Counts, Evaluation, EvaluationFailed, PlanEvaluator
-from spear_gym.ledger import Ledger
+from spear_gym.judge import make_judge
 from spear_gym.lre import NoEstimator
-from spear_gym.mending import repair
+from spear_gym.record.ledger import Ledger
+from spear_gym.record.mending import repair
+from spear_gym.record.storage import LedgerError
 from spear_gym.reward import TargetAwareReward
 from spear_gym.simulation.walk import Walk
-from spear_gym.storage import LedgerError
-from spear_gym.target import make_judge
 
 OFF_POLICY: dict[str, Any] = {"learning_starts": 6, "batch_size": 8, "buffer_size": 500}
 ON_POLICY: dict[str, Any] = {"n_steps": 6, "batch_size": 6}
@@ -76,7 +76,7 @@ def untimed(evaluations: list[Evaluation]) -> list[dict[str, Any]]:
 @pytest.fixture(autouse=True)
 def short_locks(monkeypatch: pytest.MonkeyPatch) -> None:
     """A lock that a killed process left behind is taken over sooner."""
-    monkeypatch.setattr("spear_gym.journal.LOCK_SECONDS", 0.4)
+    monkeypatch.setattr("spear_gym.record.journal.LOCK_SECONDS", 0.4)
 
 
 def start(target: Callable[..., Any], *arguments: Any) -> BaseProcess:

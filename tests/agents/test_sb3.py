@@ -24,9 +24,9 @@ from spear_gym.agents.algorithms import (
 )
 from spear_gym.agents.sb3 import ZOO_ONLY, SB3Agent, named_agent, rescaled
 from spear_gym.evaluation import PlanEvaluator
+from spear_gym.judge import make_judge
 from spear_gym.lre import NoEstimator
 from spear_gym.reward import TargetAwareReward
-from spear_gym.target import make_judge
 from spear_gym.workload import Workload
 
 OFF_POLICY: dict[str, Any] = {"learning_starts": 9, "batch_size": 8, "buffer_size": 200}

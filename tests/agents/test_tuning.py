@@ -16,11 +16,11 @@ from spear_gym.agents.compare.cells import Bench, CompareSettings
 from spear_gym.agents.sb3 import named_agent
 from spear_gym.agents.tuning import FIRST_SEED, SPACES, TuningSettings, check, tune
 from spear_gym.evaluation import PlanEvaluator
+from spear_gym.judge import Judge, make_judge
 from spear_gym.lre import NoEstimator
-from spear_gym.mending import repair
+from spear_gym.record.mending import repair
+from spear_gym.record.storage import LedgerError
 from spear_gym.reward import TargetAwareReward
-from spear_gym.storage import LedgerError
-from spear_gym.target import Judge, make_judge
 
 ASKED = TuningSettings("a2c", "tiny", (0.4, 0.5), trials=3, seeds=2, budget=8)
 
@@ -69,7 +69,7 @@ def test_tuning_by_hand_and_resumed(tmp_path: Path) -> None:
 
 def test_tuning_that_was_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """While it wrote a row: the row is cut off, and the lock, a link that leads nowhere, stays."""
-    monkeypatch.setattr("spear_gym.journal.LOCK_SECONDS", 0.2)
+    monkeypatch.setattr("spear_gym.record.journal.LOCK_SECONDS", 0.2)
     judges, bench = parts(tmp_path)
     judges = {0.4: judges[0.4]}
     asked = TuningSettings("a2c", "tiny", (0.4,), trials=1, seeds=1, budget=4)

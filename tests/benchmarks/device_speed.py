@@ -21,13 +21,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from benchmarks.common import Row, fresh_plans, in_turn, show, write_json
 from benchmarks.speed import SMALL, VGG16, Case, T
 
-from spear_gym.processes import prepare_process
 from spear_gym.pruning.criteria import rank_channels
 from spear_gym.pruning.plan import Plan, PlanSpace
 from spear_gym.simulation.simulate import Simulator
 from spear_gym.simulation.walk import Walk
 from spear_gym.snn.graph import SpikingGraph
 from spear_gym.snn.trace import private_copy, trace
+from spear_gym.workers.processes import prepare_process
 
 PLANS = 8
 SCORED = 512

@@ -39,8 +39,8 @@ from benchmarks.common import (
 from spear_gym import load_workload
 from spear_gym.data.splits import Split
 from spear_gym.evaluation import PlanEvaluator
-from spear_gym.processes import prepare_process
 from spear_gym.simulation.simulate import SCORINGS, Scoring
+from spear_gym.workers.processes import prepare_process
 from spear_gym.workload import Workload
 
 if TYPE_CHECKING:

@@ -39,8 +39,8 @@ from benchmarks.common import (
 from spear_gym import load_workload
 from spear_gym.env import SpearPruneEnv
 from spear_gym.evaluation import PlanEvaluator
-from spear_gym.processes import prepare_process
 from spear_gym.training import Recipe
+from spear_gym.workers.processes import prepare_process
 
 PREFIX_BYTES = 8 * MIB
 """Kept for plan prefixes: full after a few plans, so that it does not grow."""

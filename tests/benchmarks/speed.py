@@ -27,7 +27,6 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.common import Row, Tables, in_turn, show, write_json
 
-from spear_gym.processes import prepare_process
 from spear_gym.pruning.criteria import rank_channels
 from spear_gym.pruning.plan import Plan, PlanSpace, kept_by_space
 from spear_gym.pruning.slicing import sliced_tensors
@@ -38,6 +37,7 @@ from spear_gym.simulation.simulate import Simulator
 from spear_gym.snn.graph import CONNECTIONS, SpikingGraph, kept_features
 from spear_gym.snn.trace import reset_neurons, trace
 from spear_gym.snn.zoo import cluttered_digits_net, digits_net, vgg16
+from spear_gym.workers.processes import prepare_process
 
 T = 4
 RATIOS = (0.0, 0.3, 0.5, 0.7)

@@ -51,10 +51,10 @@ from spear_gym import load_workload
 from spear_gym.agents import SearchResult, make_agent, run_search
 from spear_gym.env import make_env
 from spear_gym.evaluation import Counts, PlanEvaluator
-from spear_gym.processes import prepare_process
 from spear_gym.simulation.simulate import SCORINGS, Simulator
 from spear_gym.snn.graph import Kind, Node
-from spear_gym.tasks import run_tasks
+from spear_gym.workers.processes import prepare_process
+from spear_gym.workers.tasks import run_tasks
 from spear_gym.workload import Workload
 
 NAMES = ("digits", "cluttered-digits")

@@ -11,8 +11,8 @@ import pytest
 import toys
 from commands import Spear, assert_one_error, read
 
-from spear_gym import lre_fit
 from spear_gym.evaluation import PlanEvaluator
+from spear_gym.lre import fit as lre_fit
 from spear_gym.lre import load_estimator
 
 TINY = ("lre", "toys:tiny", "--held-out", "0", "--workers", "1")

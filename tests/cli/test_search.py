@@ -17,7 +17,7 @@ from spear_gym.agents.repair import AIM
 from spear_gym.evaluation import Finetuned, PlanEvaluator
 from spear_gym.files import write_json
 from spear_gym.lre import FittedEstimator, bounded, fit_line
-from spear_gym.sampling import spanning_plans
+from spear_gym.lre.sampling import spanning_plans
 from spear_gym.workload import measure
 
 RANDOM = ("--agent", "random", "--budget", "8", "--seed", "3")
@@ -233,7 +233,7 @@ def test_a_confidence_that_no_fit_can_be_made_for(
 ) -> None:
     """Said before the forty fine-tunes, with a way out that `search` has."""
     monkeypatch.setenv("SPEAR_GYM_HOME", str(tmp_path / "home"))
-    monkeypatch.setattr("spear_gym.lre_fit.sample_plan", lambda *_: pytest.fail("sampled"))
+    monkeypatch.setattr("spear_gym.lre.fit.sample_plan", lambda *_: pytest.fail("sampled"))
     ran = spear(*TINY, "--confidence", "0.99", "--out", tmp_path / "run")
     assert_one_error(ran, "a bound at confidence 0.99 needs 99; raise it (`spear lre --samples`)")
 

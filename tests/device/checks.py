@@ -35,8 +35,8 @@ from benchmarks.speed import SMALL, VGG16, Case, T, full_plan, masked, plain_loo
 import spear_gym
 from spear_gym.agents import make_agent, run_search
 from spear_gym.evaluation import PlanEvaluator
+from spear_gym.judge import make_judge
 from spear_gym.lre import NoEstimator
-from spear_gym.processes import prepare_process
 from spear_gym.pruning.criteria import rank_channels
 from spear_gym.pruning.plan import PlanSpace
 from spear_gym.pruning.surgery import prune_network
@@ -46,7 +46,7 @@ from spear_gym.simulation.exact import exact_products
 from spear_gym.simulation.simulate import SCORINGS
 from spear_gym.snn.trace import private_copy, reset_neurons, trace
 from spear_gym.snn.zoo import RESIDUAL_FORMS, ResidualForm, ResNetSNN
-from spear_gym.target import make_judge
+from spear_gym.workers.processes import prepare_process
 from spear_gym.workload import Workload
 
 COUNT_TOLERANCE = 1e-3

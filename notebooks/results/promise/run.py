@@ -22,6 +22,7 @@ from spear_gym.agents import make_agent, run_search
 from spear_gym.agents.repair import repair
 from spear_gym.evaluation import Finetuned, PlanEvaluator
 from spear_gym.files import write_json, write_text
+from spear_gym.judge import Judge, make_judge
 from spear_gym.lre import (
     FittedEstimator,
     NoEstimator,
@@ -30,11 +31,10 @@ from spear_gym.lre import (
     fit_estimator,
     load_estimator,
 )
-from spear_gym.lre_fit import Stopping, fit_lre
-from spear_gym.lre_study import LREStudy
+from spear_gym.lre.fit import Stopping, fit_lre
 from spear_gym.reward import TargetAwareReward
-from spear_gym.target import Judge, make_judge
-from spear_gym.tasks import run_tasks
+from spear_gym.studies.lre import LREStudy
+from spear_gym.workers.tasks import run_tasks
 from spear_gym.workload import Workload, load_workload, measure
 
 HERE = Path(__file__).parent

@@ -19,8 +19,8 @@ from pathlib import Path
 
 from spear_gym.evaluation import PlanEvaluator
 from spear_gym.files import write_text
-from spear_gym.processes import prepare_process
 from spear_gym.report.page import csv_text
+from spear_gym.workers.processes import prepare_process
 from spear_gym.workload import load_workload, measure
 
 DATA = Path(__file__).parent / "data"

@@ -19,10 +19,10 @@ from typing import Any
 from spear_gym.agents import AGENTS, make_agent, run_search
 from spear_gym.evaluation import PlanEvaluator
 from spear_gym.files import write_text
+from spear_gym.judge import Candidate, Judge, make_judge
 from spear_gym.lre import NoEstimator
-from spear_gym.processes import prepare_process
 from spear_gym.reward import TargetAwareReward
-from spear_gym.target import Candidate, Judge, make_judge
+from spear_gym.workers.processes import prepare_process
 
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parents[2] / "tests"))

@@ -20,13 +20,13 @@ from spear_gym.agents.spear_ddpg import Settings, SpearDDPG
 from spear_gym.data import digits
 from spear_gym.evaluation import PlanEvaluator
 from spear_gym.files import write_text
+from spear_gym.judge import Judge, make_judge
 from spear_gym.lre import NoEstimator
-from spear_gym.processes import prepare_process
 from spear_gym.reward import TargetAwareReward
 from spear_gym.snn.trace import trace
 from spear_gym.snn.zoo import ConvSNN
-from spear_gym.target import Judge, make_judge
 from spear_gym.training import Recipe, train
+from spear_gym.workers.processes import prepare_process
 from spear_gym.workload import Workload
 
 HERE = Path(__file__).parent

@@ -21,10 +21,10 @@ from spear_gym.agents.compare.report import page_of, write_report
 from spear_gym.agents.compare.run import ARCHIVE, Comparison, compare
 from spear_gym.agents.folders import RunError
 from spear_gym.evaluation import PlanEvaluator
+from spear_gym.judge import TargetError, make_judge
 from spear_gym.lre import NoEstimator
 from spear_gym.report.page import Page, Section, Table, html, write_page
 from spear_gym.reward import RewardError, TargetAwareReward
-from spear_gym.target import TargetError, make_judge
 from spear_gym.workload import measure
 
 SETTINGS = CompareSettings(

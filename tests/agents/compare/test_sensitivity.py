@@ -29,11 +29,11 @@ from spear_gym.agents.compare.sensitivity_report import (
 )
 from spear_gym.agents.compare.statistics import Interval
 from spear_gym.agents.run_folder import RunError
+from spear_gym.env.observation import MEASURED, NAMES
 from spear_gym.evaluation import PlanEvaluator
+from spear_gym.judge import make_judge
 from spear_gym.lre import NoEstimator
-from spear_gym.observation import MEASURED, NAMES
 from spear_gym.reward import RewardError, TargetAwareReward
-from spear_gym.target import make_judge
 
 BASE = CompareSettings(("tiny",), ("a2c-default",), (0.4,), seeds=1, budget=70, lre="none")
 LAMBDAS = (0.5, 5.0, 50.0)
