@@ -21,6 +21,7 @@ class Fields:
 
     Attributes:
         data: the mapping itself.
+        name: as given.
 
     Raises:
         FileError: when it is no mapping; from the methods, when a value is missing, of another
@@ -31,7 +32,7 @@ class Fields:
         if not isinstance(data, dict):
             raise FileError(f"{name} is damaged: it holds {shown(data)}, not names with values")
         self.data: dict[str, Any] = data
-        self._name = name
+        self.name = name
 
     def __contains__(self, key: str) -> bool:
         return key in self.data
@@ -40,12 +41,12 @@ class Fields:
         """Refuses names that are not known."""
         for key in self.data:
             if key not in known:
-                raise FileError(f"{self._name} is damaged: it has an unknown entry {shown(key)}")
+                raise FileError(f"{self.name} is damaged: it has an unknown entry {shown(key)}")
 
     def value(self, key: str) -> Any:
         """Whatever stands there."""
         if key not in self.data:
-            raise FileError(f"{self._name} is damaged: '{key}' is missing")
+            raise FileError(f"{self.name} is damaged: '{key}' is missing")
         return self.data[key]
 
     def number(self, key: str, low: float = -math.inf, high: float = math.inf) -> float:
@@ -86,9 +87,9 @@ class Fields:
     def items(self, key: str, length: int | None = None) -> list[Any]:
         """A list, of a given length if any."""
         value = self.value(key)
-        if not isinstance(value, list) or length not in (None, len(value)):
+        if not isinstance(value, (list, tuple)) or length not in (None, len(value)):
             raise self.wrong(key, "a list" if length is None else f"a list of {length} values")
-        return value
+        return list(value)
 
     def numbers(
         self,
@@ -100,11 +101,10 @@ class Fields:
     ) -> tuple[float, ...]:
         """A list of finite numbers in [low, high]."""
         found = self.items(key, length)
-        for value in found:
-            if type(value) not in (int, float) or not math.isfinite(value):
-                raise self.wrong(key, "a list of numbers")
-            if not low <= value <= high:
-                raise self.wrong(key, f"a list of numbers{_between(low, high)}")
+        if not set(map(type, found)) <= {int, float} or not all(map(math.isfinite, found)):
+            raise self.wrong(key, "a list of numbers")
+        if found and not (low <= min(found) and max(found) <= high):
+            raise self.wrong(key, f"a list of numbers{_between(low, high)}")
         return tuple(map(float, found))
 
     def wholes(
@@ -117,7 +117,8 @@ class Fields:
     ) -> tuple[int, ...]:
         """A list of integers in [low, high]."""
         found = self.items(key, length)
-        if not all(type(value) is int and low <= value <= high for value in found):
+        whole = set(map(type, found)) <= {int}
+        if not whole or (found and not (low <= min(found) and max(found) <= high)):
             raise self.wrong(key, f"a list of whole numbers{_between(low, high)}")
         return tuple(found)
 
@@ -130,7 +131,7 @@ class Fields:
 
     def mapping(self, key: str) -> Fields:
         """A mapping in the mapping."""
-        return Fields(self.value(key), f"{self._name}, '{key}'")
+        return Fields(self.value(key), f"{self.name}, '{key}'")
 
     def names(self) -> tuple[str, ...]:
         """All names."""
@@ -140,13 +141,13 @@ class Fields:
         """Texts by name, names of limited length too."""
         for key in self.data:
             if len(key) > longest:
-                raise FileError(f"{self._name} is damaged: the name {shown(key)} is too long")
+                raise FileError(f"{self.name} is damaged: the name {shown(key)} is too long")
         return {key: self.text(key, longest) for key in self.data}
 
     def wrong(self, key: str, wanted: str) -> FileError:
         """The error for a value that is not what it must be."""
         found = shown(self.data[key])
-        return FileError(f"{self._name} is damaged: '{key}' is {found}; it must be {wanted}")
+        return FileError(f"{self.name} is damaged: '{key}' is {found}; it must be {wanted}")
 
 
 def shown(value: Any) -> str:

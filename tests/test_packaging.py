@@ -109,7 +109,12 @@ def test_ruff_does_not_judge_the_name_of_the_clone(tmp_path):
 
 
 # The name of a distribution where it is not that of its module.
-DISTRIBUTIONS = {"yaml": "pyyaml", "sklearn": "scikit-learn", "psycopg": "psycopg[binary]"}
+DISTRIBUTIONS = {
+    "yaml": "pyyaml",
+    "sklearn": "scikit-learn",
+    "psycopg": "psycopg[binary]",
+    "PIL": "pillow",
+}
 
 
 def imported_modules() -> set[str]:

@@ -12,11 +12,13 @@ from typing import Any
 
 from spear_gym.agents.folders import RunError, owned, read_json
 from spear_gym.agents.pipeline import environment_versions
-from spear_gym.files import read_packed_json, write_bytes, write_json
+from spear_gym.fields import Fields
+from spear_gym.files import FileError, read_packed_json, write_bytes, write_json
 from spear_gym.record.storage import check_storage
 from spear_gym.workers.tasks import run_tasks
 from spear_gym.workload import Workload
 
+from .archive import LONGEST_FAILURE, check_records, check_size, read_fingerprints, read_settings
 from .cells import RECORD, Bench, Cell, CompareSettings, check, read_records, run_cell
 
 ARCHIVE = "comparison.json.gz"
@@ -61,20 +63,18 @@ class Comparison:
             RunError: when it is missing, truncated or something else.
         """
         try:
-            content = read_packed_json(path)
-            if content["format"] != ARCHIVE_FORMAT:
-                raise ValueError(f"its format is not '{ARCHIVE_FORMAT}'")
-            asked = content["settings"]
-            names = ("workloads", "agents", "targets", "hidden_features")
-            lists = {name: tuple(asked[name]) for name in names}
+            given = Fields(read_packed_json(path), f"'{path}'")
+            if given.value("format") != ARCHIVE_FORMAT:
+                raise FileError(f"its format is not '{ARCHIVE_FORMAT}'")
+            settings = read_settings(given.mapping("settings"))
             return cls(
-                CompareSettings(**asked | lists),
-                content["versions"],
-                content["fingerprints"],
-                tuple(content["records"]),
-                content["failures"],
+                settings,
+                given.mapping("versions").text_of_each(),
+                read_fingerprints(given.mapping("fingerprints"), settings),
+                tuple(check_records(given.items("records"), settings, given.name)),
+                given.mapping("failures").text_of_each(LONGEST_FAILURE),
             )
-        except (ValueError, KeyError, TypeError) as error:
+        except ValueError as error:
             raise RunError(f"cannot read the comparison '{path}': {error}") from error
 
 
@@ -107,6 +107,7 @@ def compare(
             which another process writes to.
     """
     bench = Bench(settings, workloads, top, storage)
+    check_size(settings)
     check(bench)
     check_storage(storage)
     cells = settings.cells()
@@ -114,7 +115,7 @@ def compare(
     with owned(top):
         _claim(top, settings, fingerprints)
         failures = _run(bench, unfinished(top, cells), workers, on_cell)
-        records = tuple(read_records(top, cells))
+        records = tuple(check_records(read_records(top, cells), settings, f"'{top}'"))
         comparison = Comparison(settings, environment_versions(), fingerprints, records, failures)
         comparison.save(top / ARCHIVE)
     return comparison

@@ -21,7 +21,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from spear_gym.files import raised_as, read_json
+from spear_gym.fields import Fields
+from spear_gym.files import FileError, raised_as, read_json
 
 from .families import FAMILIES, Features, Regression, check_family
 from .samples import LREError, Sample
@@ -30,6 +31,12 @@ LRE_FORMAT = "spear-gym lre 1"
 
 FEWEST_SAMPLES = 3
 """A line with a residual needs as many; no estimator is fitted to fewer."""
+
+MOST_SAMPLES = 10_000
+"""Samples in a file; each is a fine-tune."""
+
+STEEPEST = 1e9
+"""Largest W and b, either way: both are about 1."""
 
 LOW_R2 = 0.9
 """Below this a fit is called poor: reports warn, and bounds on its predictions are widened."""
@@ -236,32 +243,44 @@ def read_estimator(data: Any) -> FittedEstimator:
     """
     if not isinstance(data, dict) or data.get("format") != LRE_FORMAT:
         raise LREError(f"this is no LRE fit: its 'format' is not '{LRE_FORMAT}'")
-    try:
-        family = str(data.get("estimator", "linear"))
-        samples = tuple(Sample.from_json(sample) for sample in data["samples"])
-        held_out = data.get("held_out")
-        fingerprint = {str(k): str(v) for k, v in data["fingerprint"].items()}
-        shared = (
-            fingerprint,
-            Quality(**data["fit"]),
-            None if held_out is None else Quality(**held_out),
-            samples,
-            int(data.get("failed", 0)),
-        )
-        if family != "linear":
-            check_family(family)
-            fitted = samples[: shared[1].samples]
-            if len(fitted) < fewest_samples(family, fitted):
-                raise LREError(f"the LRE file is damaged: {len(fitted)} samples are too few")
-            return ModelEstimator(family, FAMILIES[family].fit(*_arrays(fitted)), *shared)
-        weight, intercept = float(data["weight"]), float(data["intercept"])
-    except LREError:
-        raise
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise LREError(f"the LRE file is damaged: {error!r}") from error
-    if not (math.isfinite(weight) and math.isfinite(intercept)):
-        raise LREError(f"the LRE file holds W = {weight}, b = {intercept}; both must be finite")
-    return LinearEstimator(weight, intercept, *shared)
+    with raised_as(LREError):
+        return _read_estimator(Fields(data, "the LRE file"))
+
+
+def _read_estimator(given: Fields) -> FittedEstimator:
+    family = given.text("estimator") if "estimator" in given else "linear"
+    check_family(family)
+    rows = given.items("samples")
+    if len(rows) > MOST_SAMPLES:
+        raise FileError(f"the LRE file holds {len(rows):,} samples; it may hold {MOST_SAMPLES:,}")
+    samples = tuple(map(Sample.from_json, rows))
+    fit = _read_quality(given.mapping("fit"))
+    held_out = None
+    if "held_out" in given and given.value("held_out") is not None:
+        held_out = _read_quality(given.mapping("held_out"))
+    failed = given.whole("failed", 0) if "failed" in given else 0
+    shared = (given.mapping("fingerprint").text_of_each(), fit, held_out, samples, failed)
+    if family == "linear":
+        weight, intercept = (given.number(n, -STEEPEST, STEEPEST) for n in ("weight", "intercept"))
+        return LinearEstimator(weight, intercept, *shared)
+    fitted = samples[: fit.samples]
+    if any(sample.failed for sample in fitted):
+        raise FileError("the LRE file is damaged: it is fitted to fine-tunes that failed")
+    if len(fitted) < fewest_samples(family, fitted):
+        raise FileError(f"the LRE file is damaged: {len(fitted)} samples are too few")
+    return ModelEstimator(family, FAMILIES[family].fit(*_arrays(fitted)), *shared)
+
+
+def _read_quality(given: Fields) -> Quality:
+    given.only(Quality.__slots__)
+    r2 = given.value("r2")
+    undefined = r2 is None or (isinstance(r2, float) and math.isnan(r2))
+    return Quality(
+        math.nan if undefined else given.number("r2", high=1.0),
+        given.number("mean_absolute_error", 0.0),
+        given.number("residual_std", 0.0),
+        given.whole("samples", 0),
+    )
 
 
 def load_estimator(path: Path) -> FittedEstimator:

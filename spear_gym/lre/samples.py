@@ -9,7 +9,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from spear_gym.files import read_json, write_text
+from spear_gym.fields import Fields
+from spear_gym.files import FileError, read_json, write_text
+
+LONGEST_REASON = 100_000
 
 STORE_FORMAT = "spear-gym lre samples 1"
 
@@ -56,15 +59,27 @@ class Sample:
         """Reads :meth:`to_json`'s form.
 
         Raises:
-            TypeError, ValueError, KeyError: when it is not such a form.
+            FileError: when it is not such a form, or a value is out of range.
         """
-        values = dict(data)
-        values["counts"] = tuple(int(count) for count in values["counts"])
-        for name in ("scored", "finetuned", "accuracy"):
-            values[name] = math.nan if values[name] is None else float(values[name])
-        for name in ("layers", "finetuned_layers"):
-            values[name] = tuple(float(value) for value in values.get(name, ()))
-        return cls(**values)
+        given = Fields(data, "a sample")
+        given.only(cls.__slots__)
+        failed = given.text("failed", LONGEST_REASON) if "failed" in given else ""
+
+        def fraction(name: str, most: float = math.inf) -> float:
+            # Only a fine-tune that failed leaves them open.
+            undefined = failed and given.value(name) is None
+            return math.nan if undefined else given.number(name, 0.0, most)
+
+        return cls(
+            given.wholes("counts", 1, 10**9),
+            fraction("scored"),
+            fraction("finetuned"),
+            fraction("accuracy", 1.0),
+            given.number("seconds", 0.0),
+            given.numbers("layers", 0.0) if "layers" in given else (),
+            given.numbers("finetuned_layers", 0.0) if "finetuned_layers" in given else (),
+            failed,
+        )
 
 
 class SampleStore:
@@ -111,17 +126,18 @@ class SampleStore:
 
     def _read(self, path: Path) -> None:
         try:
-            content = read_json(path)
-            if content["format"] != STORE_FORMAT:
-                raise ValueError(f"its 'format' is not '{STORE_FORMAT}'")
-            fingerprint = {str(k): str(v) for k, v in content["fingerprint"].items()}
-            for row in content["samples"]:
-                seed = int(row.pop("seed"))
-                sample = Sample.from_json(row)
+            given = Fields(read_json(path), "it")
+            if given.value("format") != STORE_FORMAT:
+                raise FileError(f"its 'format' is not '{STORE_FORMAT}'")
+            fingerprint = given.mapping("fingerprint").text_of_each()
+            for row in given.items("samples"):
+                named = Fields(row, "a sample")
+                seed = named.whole("seed", 0)
+                sample = Sample.from_json({k: v for k, v in named.data.items() if k != "seed"})
                 self._samples[seed, sample.counts] = sample
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        except FileError as error:
             raise LREError(
-                f"cannot read the samples in '{path}': {error!r}; remove the file to start again"
+                f"cannot read the samples in '{path}': {error}; remove the file to start again"
             ) from error
         if fingerprint != self._fingerprint:
             keys = sorted({*fingerprint, *self._fingerprint})

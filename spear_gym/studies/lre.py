@@ -15,17 +15,20 @@ from pathlib import Path
 from typing import Any
 
 from spear_gym.evaluation import Counts, PlanEvaluator
-from spear_gym.files import file_name, read_packed_json, write_bytes
+from spear_gym.fields import Fields
+from spear_gym.files import FileError, file_name, read_packed_json, write_bytes
 from spear_gym.lre import LREError, Sample, SampleStore
 from spear_gym.lre.fit import sample_plan
 from spear_gym.lre.sampling import spanning_plans, spread_plans
-from spear_gym.simulation.simulate import Scoring
+from spear_gym.simulation.simulate import SCORINGS, Scoring
 from spear_gym.workers.tasks import run_tasks
 from spear_gym.workload import Workload
 
 STUDY_FORMAT = "spear-gym lre study 1"
 SEED = 7000
 """Seeds of fine-tunes begin here, apart from those of shipped fits."""
+
+MOST_EPOCHS = 1_000_000
 
 MOST_SAMPLES = 600
 """Held-out plans have the seeds behind."""
@@ -103,22 +106,27 @@ class LREStudy:
             LREError: when it is missing, truncated or something else.
         """
         try:
-            content = read_packed_json(path)
-            if content["format"] != STUDY_FORMAT:
-                raise ValueError(f"its format is not '{STUDY_FORMAT}'")
-            pools = tuple(
-                Pool(
-                    str(pool["scoring"]),
-                    int(pool["epochs"]),
-                    tuple(Sample.from_json(sample) for sample in pool["samples"]),
-                    tuple(Sample.from_json(sample) for sample in pool["held_out"]),
-                )
-                for pool in content["pools"]
+            given = Fields(read_packed_json(path), "it")
+            if given.value("format") != STUDY_FORMAT:
+                raise FileError(f"its format is not '{STUDY_FORMAT}'")
+            return cls(
+                given.text("workload"),
+                given.choice("scoring", SCORINGS),
+                given.whole("epochs", 1, MOST_EPOCHS),
+                given.texts("layers"),
+                tuple(_pool(Fields(pool, "a pool")) for pool in given.items("pools")),
             )
-            names = (content["workload"], content["scoring"], content["epochs"])
-            return cls(*names, tuple(content["layers"]), pools)
-        except (ValueError, KeyError, TypeError) as error:
+        except FileError as error:
             raise LREError(f"cannot read the study '{path}': {error}") from error
+
+
+def _pool(given: Fields) -> Pool:
+    return Pool(
+        given.choice("scoring", SCORINGS),
+        given.whole("epochs", 1, MOST_EPOCHS),
+        tuple(map(Sample.from_json, given.items("samples"))),
+        tuple(map(Sample.from_json, given.items("held_out"))),
+    )
 
 
 def is_study(path: Path) -> bool:

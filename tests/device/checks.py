@@ -34,6 +34,7 @@ from benchmarks.speed import SMALL, VGG16, Case, T, full_plan, masked, plain_loo
 
 import spear_gym
 from spear_gym.agents import make_agent, run_search
+from spear_gym.device import exact_products
 from spear_gym.evaluation import PlanEvaluator
 from spear_gym.judge import make_judge
 from spear_gym.lre import NoEstimator
@@ -42,7 +43,6 @@ from spear_gym.pruning.plan import PlanSpace
 from spear_gym.pruning.surgery import prune_network
 from spear_gym.reward import make_reward
 from spear_gym.simulation.differentiable import forward
-from spear_gym.simulation.exact import exact_products
 from spear_gym.simulation.simulate import SCORINGS
 from spear_gym.snn.trace import private_copy, reset_neurons, trace
 from spear_gym.snn.zoo import RESIDUAL_FORMS, ResidualForm, ResNetSNN

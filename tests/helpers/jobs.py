@@ -142,7 +142,8 @@ def near_a_line(
     counts, seed = item
     scored = expected_fraction(evaluator, counts)
     noise = float(np.random.default_rng([*counts, seed]).normal(0, spread))
-    return Sample(counts, scored, 0.9 * scored + 0.03 + noise, 0.9, 0.1, (scored / 2, scored / 2))
+    finetuned = max(0.9 * scored + 0.03 + noise, 0.0)
+    return Sample(counts, scored, finetuned, 0.9, 0.1, (scored / 2, scored / 2))
 
 
 def leaves_a_mark(folder: Path, item: int) -> int:

@@ -10,20 +10,16 @@ from typing import Any
 import jobs
 import optuna
 import pytest
+from ledgers import IDENTITY, JUDGE
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 
 from spear_gym.evaluation import Evaluation, PlanEvaluator, PrefixMeasure
-from spear_gym.judge import Candidate, Judge
-from spear_gym.lre import NoEstimator
+from spear_gym.judge import Candidate
 from spear_gym.record.ledger import Ledger, Replay
 from spear_gym.record.storage import LedgerError, open_storage, shown
-from spear_gym.reward import TargetAwareReward
 from spear_gym.workers.tasks import run_tasks
 from spear_gym.workload import Workload
-
-IDENTITY: dict[str, Any] = {"settings": {"seed": 0, "target": 0.3}, "versions": {"torch": "2"}}
-JUDGE = Judge(0.3, NoEstimator(), TargetAwareReward())
 
 
 @pytest.fixture(scope="module")

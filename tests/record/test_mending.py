@@ -13,7 +13,7 @@ import pytest
 from commands import Spear, assert_one_error
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from test_ledger import IDENTITY, JUDGE
+from ledgers import IDENTITY, JUDGE
 
 from spear_gym.cli.ledger import DAMAGED
 from spear_gym.evaluation import Counts, PlanEvaluator

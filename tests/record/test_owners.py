@@ -18,7 +18,7 @@ from typing import Any
 import databases
 import optuna
 import pytest
-from test_ledger import IDENTITY, JUDGE
+from ledgers import IDENTITY, JUDGE
 
 from spear_gym.evaluation import PlanEvaluator
 from spear_gym.judge import Candidate
