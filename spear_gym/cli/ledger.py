@@ -11,7 +11,7 @@ from rich.table import Table
 from spear_gym.cli.common import app, out
 
 if TYPE_CHECKING:
-    from spear_gym.record.mending import Examination
+    from spear_gym.record.soundness import Examination
 
 DAMAGED = 1
 """Exit status of ``spear ledger check`` when something is not whole."""

@@ -8,19 +8,24 @@ fingerprint) stands once, with the study, which refuses rows made under anything
 
 from __future__ import annotations
 
-import hashlib
-import json
-import math
 import shlex
 import warnings
 import weakref
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, get_args
+from typing import TYPE_CHECKING, Any
 
-from spear_gym.evaluation import Counts, Evaluation, FailureKind
+from spear_gym.evaluation import Counts, Evaluation
 from spear_gym.judge import Candidate
 from spear_gym.pruning.plan import PlanSpace
+from spear_gym.record.soundness import (
+    REPAIRED,
+    Failure,
+    checksum,
+    evaluation_of,
+    failure_of,
+    lost_in,
+)
 from spear_gym.record.storage import (
     LedgerError,
     mend_end,
@@ -36,26 +41,7 @@ if TYPE_CHECKING:
     from optuna import Study
     from optuna.trial import FrozenTrial
 
-
-REPAIRED = "repaired study "
-"""Begins the name of a study whose own was lost."""
-
-LOST = "lost"
-"""A study's attribute: how many rows a repair may have lost."""
-
-
-class Failure(NamedTuple):
-    """A plan, or the first decisions of one, that could not be evaluated.
-
-    Attributes:
-        counts: channels kept by the groups decided.
-        kind: see :class:`spear_gym.evaluation.EvaluationFailed`.
-        message: the reason in words.
-    """
-
-    counts: Counts
-    kind: FailureKind
-    message: str
+__all__ = ["Failure", "Ledger", "LedgerError", "Replay"]
 
 
 class Ledger:
@@ -212,8 +198,7 @@ class Ledger:
     @property
     def lost(self) -> int:
         """How many rows a repair may have lost."""
-        lost = self._study.user_attrs.get(LOST, 0)
-        return lost if type(lost) is int and lost > 0 else 0
+        return lost_in(self._study.user_attrs)
 
     def append(self, candidate: Candidate) -> None:
         """Writes a paid evaluation.
@@ -298,70 +283,6 @@ class Ledger:
 
     def _command(self, verb: str) -> str:
         return f"'spear ledger {verb} {shlex.quote(self._name)}'"
-
-
-def evaluation_of(trial: FrozenTrial) -> Evaluation:
-    """The evaluation of a row.
-
-    Raises:
-        ValueError: when it is damaged, with the reason as the end of a sentence about "it".
-    """
-    data = trial.user_attrs.get("evaluation")
-    if not isinstance(data, dict):
-        raise ValueError("holds no evaluation")
-    if checksum(data) != trial.user_attrs.get("checksum", checksum(data)):
-        raise ValueError("holds another evaluation than was written (its checksum differs)")
-    try:
-        evaluation = Evaluation.from_json(data)
-        _check_numbers(evaluation)
-    except (KeyError, TypeError, AttributeError, OverflowError) as error:
-        raise ValueError(f"holds no whole evaluation ({error!r})") from error
-    return evaluation
-
-
-def failure_of(trial: FrozenTrial) -> Failure:
-    """The failure of a row.
-
-    Raises:
-        ValueError: as :func:`evaluation_of`.
-    """
-    try:
-        failure = Failure(**trial.user_attrs["failure"])
-        counts = tuple(failure.counts)
-    except TypeError as error:
-        raise ValueError(f"holds no whole failure ({error!r})") from error
-    whole = failure.kind in get_args(FailureKind) and isinstance(failure.message, str)
-    if not whole or any(type(count) is not int for count in counts):
-        raise ValueError("holds no whole failure")
-    return failure._replace(counts=counts)
-
-
-def checksum(evaluation: dict[str, Any]) -> str:
-    """Tells an evaluation from one in which a digit was changed."""
-    text = json.dumps(evaluation, sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def _check_numbers(evaluation: Evaluation) -> None:
-    """Refuses what no evaluation can hold.
-
-    Raises:
-        ValueError: naming it.
-        TypeError: for what is no number.
-    """
-    whole = (*evaluation.counts, evaluation.parameters)
-    if any(type(number) is not int or number < 0 for number in whole):
-        raise ValueError("holds channels or parameters that are no counts")
-    shares = (evaluation.accuracy, evaluation.synops_fraction, evaluation.params_fraction)
-    sizes = (evaluation.synops, evaluation.macs, evaluation.seconds, *evaluation.layer_synops)
-    if not all(math.isfinite(x) and x >= 0 for x in (*shares, *sizes)) or evaluation.accuracy > 1:
-        raise ValueError("holds figures outside of their range")
-    if len(evaluation.prefixes) != len(evaluation.counts) + 1 or not all(
-        math.isfinite(x)
-        for p in evaluation.prefixes
-        for x in (p.input_rate, p.synops_committed, p.synops_open, p.kept_inputs)
-    ):
-        raise ValueError("holds no measure for each decision")
 
 
 def _identity_of(attributes: dict[str, Any]) -> dict[str, Any] | None:

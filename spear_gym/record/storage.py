@@ -69,7 +69,7 @@ def check_storage(where: str | None) -> None:
     if where is None:
         return
     if not is_address(where):
-        from spear_gym.record.journal import recognise
+        from spear_gym.record.journal_rows import recognise
 
         with refused("open", where):
             if not recognise(Path(where)):
@@ -162,7 +162,8 @@ def refused(verb: str, where: Path | str) -> Iterator[None]:
 def _journal(path: Path, *, ours: bool, make: bool) -> JournalStorage:
     from optuna.storages import JournalStorage
 
-    from spear_gym.record.journal import Journal, damaged, recognise
+    from spear_gym.record.journal import Journal
+    from spear_gym.record.journal_rows import damaged, recognise
 
     if not recognise(path, ours=ours) and not make:
         raise LedgerError(f"there is no ledger '{path}'")
@@ -232,7 +233,7 @@ def _sqlite_tables(url: URL) -> dict[str, set[str]]:
     Raises:
         LedgerError: when it is another file, or none.
     """
-    from spear_gym.record.journal import check_kind
+    from spear_gym.record.journal_rows import check_kind
 
     if url.database in (None, "", ":memory:"):
         raise LedgerError(f"'{shown(str(url))}' is kept nowhere; give sqlite:///FILE")

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from sqlalchemy.engine import URL
 
 from spear_gym.record.addresses import hidden, is_address, parse, shown
-from spear_gym.record.journal import recognise
+from spear_gym.record.journal_rows import recognise
 from spear_gym.record.mending import examine, repair
 from spear_gym.record.storage import LedgerError, check_storage, open_storage
 
