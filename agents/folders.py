@@ -49,7 +49,7 @@ def state_of(folder: Path) -> State:
     if is_run(folder):
         return "run"
     names = [path.name for path in folder.iterdir()]
-    if all(name == OWNER or _being_written(name) for name in names):
+    if all(name == OWNER or _being_written(name) or _of_ledger(name) for name in names):
         return "begun" if names else "empty"
     return "foreign"
 
@@ -182,6 +182,7 @@ def owned(folder: Path) -> Iterator[Lease]:
 
 def remove_run(folder: Path) -> None:
     """Removes a run's files from its folder, and nothing else."""
+    _remove(path for path in folder.iterdir() if _of_ledger(path.name))
     _remove(folder / name for name in RUN_FILES)
 
 
@@ -245,6 +246,11 @@ def _being_written(name: str) -> bool:
     known = (*RUN_FILES, *FRONT_FILES)
     earlier = re.fullmatch(r"\.(.+)\.[a-z0-9_]{8}", name)
     return temporary_for(name) in known or (earlier is not None and earlier[1] in known)
+
+
+def _of_ledger(name: str) -> bool:
+    """Whether this is what a killed owner of a ledger left, or a copy of it before a repair."""
+    return bool(re.fullmatch(r"ledger\.log\.([0-9a-f]{8}\.owner|damaged-[0-9]{1,4})", name))
 
 
 def _check_place(folder: Path, *, ours: bool) -> None:

@@ -95,10 +95,27 @@ def test_what_earlier_versions_left_is_ours(tmp_path: Path, name: str) -> None:
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("name", ["ledger.log.0123abcd.owner", "ledger.log.damaged-1"])
+def test_what_a_ledger_left_goes_with_its_run(tmp_path: Path, name: str) -> None:
+    """And not before."""
+    a_run(tmp_path / "target-0.3")
+    left = tmp_path / "target-0.3" / name
+    left.touch()
+    with claimed(tmp_path / "target-0.3", resume=True):
+        assert left.exists()
+    with owned(tmp_path):
+        remove_front(tmp_path)
+    assert not left.parent.exists()
+    left.parent.mkdir()
+    left.touch()
+    assert state_of(left.parent) == "begun"
+
+
 @pytest.mark.parametrize(
     "name",
     [".settings.json.swp", ".settings.json.ABCDEFGH", ".notes.txt.abcdefgh", "settings.json.tmp",
-     ".thesis.tex.host.12.0123abcd.spear-gym-tmp", ".DS_Store"],
+     ".thesis.tex.host.12.0123abcd.spear-gym-tmp", ".DS_Store", "ledger.log.damaged-x",
+     "ledger.log.owner", "my ledger.log.damaged-1"],
 )  # fmt: skip
 def test_temporary_files_of_others_are_left_alone(tmp_path: Path, name: str) -> None:
     (tmp_path / name).touch()
