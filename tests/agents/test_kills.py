@@ -40,7 +40,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:The value of `grace_period` migh
 @pytest.fixture(autouse=True)
 def short_locks(monkeypatch: pytest.MonkeyPatch) -> None:
     """A journal's lock that a killed process left behind is taken over sooner."""
-    monkeypatch.setattr("spear_gym.record.storage.LOCK_SECONDS", 0.1)
+    monkeypatch.setattr("spear_gym.record.journal.LOCK_SECONDS", 0.1)
 
 
 class Search:
