@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.markup import escape
 
 from spear_gym.cli.common import (
     ScoringOption,
     StorageOption,
     WorkersOption,
     app,
+    complain,
     err,
     listed,
     numbers,
@@ -117,15 +117,14 @@ def _write(found: Comparison, folder: Path) -> None:
 
     if found.records:
         write_report(found, folder)
-        path = escape(str(folder / "report.html"))
-        out.print(f"{len(found.records)} cells; report: [bold]{path}[/]", soft_wrap=True)
+        path = folder / "report.html"
+        out.print(f"{len(found.records)} cells; report: {path}", soft_wrap=True)
     missing_cells(len(found.settings.cells()) - len(found.records))
 
 
 def failed_twice(cell: Cell, problem: str) -> None:
     """Says that a cell failed for good."""
-    message = f"[bold red]failed twice:[/] {escape(f'{cell}: {problem}')}"
-    err.print(message, highlight=False, soft_wrap=True)
+    complain("failed twice:", f"{cell}: {problem}")
 
 
 def missing_cells(missing: int) -> None:

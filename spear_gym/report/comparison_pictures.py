@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from spear_gym.text import printable
+
 if TYPE_CHECKING:
     from matplotlib.artist import Artist
     from matplotlib.axes import Axes
@@ -76,7 +78,7 @@ def intervals_figure(
                 color = styles[agent].color
                 ax.plot([found.low, found.high], [row, row], color=color, linewidth=2.5, alpha=0.5)
                 ax.plot([found.point], [row], "o", color=color, markersize=5)
-        ax.set_yticks(range(len(agents)), agents, fontsize=8)
+        ax.set_yticks(range(len(agents)), [*map(printable, agents)], fontsize=8)
         ax.set_ylim(len(agents) - 0.5, -0.5)
         ax.set_title(title, fontsize=10)
         ax.set_xlabel(label, fontsize=9)
@@ -160,8 +162,8 @@ def plans_figure(shares: Mapping[str, Scores], layers: Sequence[str], title: str
     ax = figure.subplots()
     table = np.stack(list(shares.values()))
     image = ax.imshow(table, cmap="viridis", vmin=0, vmax=1, aspect="auto")
-    ax.set_xticks(range(len(layers)), layers, fontsize=8)
-    ax.set_yticks(range(len(shares)), list(shares), fontsize=8)
+    ax.set_xticks(range(len(layers)), [*map(printable, layers)], fontsize=8)
+    ax.set_yticks(range(len(shares)), [*map(printable, shares)], fontsize=8)
     for row, column in np.ndindex(*table.shape):
         value = table[row, column]
         ink = "black" if value > 0.6 else "white"
