@@ -7,6 +7,7 @@ from collections.abc import Collection
 from typing import Any
 
 from spear_gym.files import FileError
+from spear_gym.text import printable
 
 LONGEST = 1000
 """Characters of a text, unless it is said otherwise."""
@@ -70,12 +71,12 @@ class Fields:
             raise self.wrong(key, "true or false")
         return value
 
-    def text(self, key: str, longest: int = LONGEST) -> str:
-        """A text of limited length."""
+    def text(self, key: str, longest: int = LONGEST, *, lines: bool = False) -> str:
+        """A text of limited length without control characters, of one line or of more."""
         value = self.value(key)
-        if not isinstance(value, str) or len(value) > longest:
-            raise self.wrong(key, f"a text of at most {longest} characters")
-        return value
+        if not _is_text(value, longest, lines=lines):
+            raise self.wrong(key, f"a printable text of at most {longest} characters")
+        return str(value)
 
     def choice(self, key: str, known: Collection[str]) -> str:
         """One of some texts."""
@@ -125,8 +126,8 @@ class Fields:
     def texts(self, key: str, longest: int = LONGEST) -> tuple[str, ...]:
         """A list of texts of limited length."""
         found = self.items(key)
-        if not all(isinstance(value, str) and len(value) <= longest for value in found):
-            raise self.wrong(key, f"a list of texts of at most {longest} characters")
+        if not all(_is_text(value, longest) for value in found):
+            raise self.wrong(key, f"a list of printable texts of at most {longest} characters")
         return tuple(found)
 
     def mapping(self, key: str) -> Fields:
@@ -137,12 +138,12 @@ class Fields:
         """All names."""
         return tuple(self.data)
 
-    def text_of_each(self, longest: int = LONGEST) -> dict[str, str]:
-        """Texts by name, names of limited length too."""
+    def text_of_each(self, longest: int = LONGEST, *, lines: bool = False) -> dict[str, str]:
+        """Texts by name, see :meth:`text`."""
         for key in self.data:
-            if len(key) > longest:
-                raise FileError(f"{self.name} is damaged: the name {shown(key)} is too long")
-        return {key: self.text(key, longest) for key in self.data}
+            if not _is_text(key, LONGEST):
+                raise FileError(f"{self.name} is damaged: {shown(key)} cannot be a name")
+        return {key: self.text(key, longest, lines=lines) for key in self.data}
 
     def wrong(self, key: str, wanted: str) -> FileError:
         """The error for a value that is not what it must be."""
@@ -154,6 +155,12 @@ def shown(value: Any) -> str:
     """A value as it may stand in a message: short, on one line."""
     text = ascii(value)
     return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def _is_text(value: Any, longest: int, *, lines: bool = False) -> bool:
+    if not isinstance(value, str) or len(value) > longest:
+        return False
+    return value.isprintable() or (lines and printable(value, keep="\n\t\r") == value)
 
 
 def _between(low: float, high: float) -> str:

@@ -72,7 +72,7 @@ class Comparison:
                 given.mapping("versions").text_of_each(),
                 read_fingerprints(given.mapping("fingerprints"), settings),
                 tuple(check_records(given.items("records"), settings, given.name)),
-                given.mapping("failures").text_of_each(LONGEST_FAILURE),
+                given.mapping("failures").text_of_each(LONGEST_FAILURE, lines=True),
             )
         except ValueError as error:
             raise RunError(f"cannot read the comparison '{path}': {error}") from error

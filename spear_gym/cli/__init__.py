@@ -6,8 +6,6 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from rich.markup import escape
-
 from spear_gym.cli import (  # noqa: F401 - they add commands
     compare,
     evaluate,
@@ -20,7 +18,7 @@ from spear_gym.cli import (  # noqa: F401 - they add commands
     tune,
     workloads,
 )
-from spear_gym.cli.common import INTERRUPTED, app, err
+from spear_gym.cli.common import INTERRUPTED, app, complain, err
 from spear_gym.cli.stopping import stops_in_order
 
 __all__ = ["app", "main"]
@@ -43,11 +41,10 @@ def user_errors() -> Iterator[None]:
         ours = type(error).__module__.startswith("spear_gym")
         if not ours and not (isinstance(error, ValueError) and "spear_gym" in _origin(error)):
             raise
-        text = escape(" ".join(str(error).split()))
-        err.print(f"[bold red]error:[/] {text}", highlight=False, soft_wrap=True)
+        complain("error:", str(error))
         sys.exit(2)
     except OSError as error:
-        err.print(f"[bold red]error:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
+        complain("error:", str(error))
         sys.exit(2)
     except KeyboardInterrupt:
         err.print("interrupted", highlight=False)

@@ -7,7 +7,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    Task,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from rich.text import Text
+
+from spear_gym.text import printable
 
 if TYPE_CHECKING:
     from spear_gym.workload import Workload
@@ -19,8 +29,34 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-out = Console()
-err = Console(stderr=True)
+
+
+class Terminal(Console):
+    """A console to which names are names: no markup, no emoji codes, no control characters.
+
+    Names come from files, paths and networks, so no text is taken for markup anywhere; what is to
+    be seen is given a style.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(markup=False, emoji=False, **options)
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        """A text as it will be shown, in tables too."""
+        return super().render_str(printable(text), **options)
+
+
+class PlainColumn(TextColumn):
+    """A column of a progress bar to which names are names."""
+
+    def render(self, task: Task) -> Text:
+        """The text for a task."""
+        return Text(printable(self.text_format.format(task=task)), style=str(self.style))
+
+
+out = Terminal()
+err = Terminal(stderr=True)
+WARNING = "bold yellow"
 
 INTERRUPTED = 130
 
@@ -68,6 +104,12 @@ def resolve_workload(name: str) -> Workload:
     return workload
 
 
+def complain(what: str, message: str) -> None:
+    """One line on standard error, ``what`` in bold."""
+    line = Text.assemble((what, "bold red"), " ", printable(" ".join(message.split())))
+    err.print(line, highlight=False, soft_wrap=True)
+
+
 def check_seed(seed: int) -> None:
     """Refuses a seed that NumPy and torch do not both take, before any work."""
     from spear_gym.agents.base import AgentError
@@ -107,13 +149,13 @@ def set_threads(threads: int) -> None:
 def progress_bar(extra: str = "") -> Progress:
     """A progress bar on standard error, ``extra`` being a further column."""
     columns: list[Any] = [
-        TextColumn("{task.description}"),
+        PlainColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
         TimeRemainingColumn(),
     ]
     if extra:
-        columns.append(TextColumn(extra))
+        columns.append(PlainColumn(extra))
     return Progress(*columns, console=err)
 
 

@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.markup import escape
 
 from spear_gym.cli.common import (
     ScoringOption,
     StorageOption,
     WorkersOption,
     app,
+    complain,
     err,
     listed,
     numbers,
@@ -120,8 +120,8 @@ def report(
         study, studied = read_study(data)
         check_report(out_folder, "study.csv", ours=out_folder == folder)
         write_study_report(study, studied, out_folder, svg=svg)
-        path = escape(str(out_folder / "report.html"))
-        out.print(f"{len(study)} variants; report: [bold]{path}[/]", soft_wrap=True)
+        path = out_folder / "report.html"
+        out.print(f"{len(study)} variants; report: {path}", soft_wrap=True)
         each = {v.folder_name: c for v, c in zip(study, studied, strict=True)}.values()
         missing_cells(sum(len(c.settings.cells()) - len(c.records) for c in each))
     else:
@@ -136,15 +136,14 @@ def _write(found: Comparison, folder: Path, *, svg: bool = False) -> None:
 
     if found.records:
         write_report(found, folder, svg=svg)
-        path = escape(str(folder / "report.html"))
-        out.print(f"{len(found.records)} cells; report: [bold]{path}[/]", soft_wrap=True)
+        path = folder / "report.html"
+        out.print(f"{len(found.records)} cells; report: {path}", soft_wrap=True)
     missing_cells(len(found.settings.cells()) - len(found.records))
 
 
 def failed_twice(cell: Cell, problem: str) -> None:
     """Says that a cell failed for good."""
-    message = f"[bold red]failed twice:[/] {escape(f'{cell}: {problem}')}"
-    err.print(message, highlight=False, soft_wrap=True)
+    complain("failed twice:", f"{cell}: {problem}")
 
 
 def missing_cells(missing: int) -> None:

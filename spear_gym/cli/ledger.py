@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.markup import escape
 from rich.table import Table
 
 from spear_gym.cli.common import app, out
@@ -38,7 +37,7 @@ def show(where: Where) -> None:
         table.add_column(column, justify="left" if column == "study" else "right")
     for study in summaries(where):
         table.add_row(
-            escape(_printable(study.name)) + ("" if study.is_search else " (no search's)"),
+            _printable(study.name) + ("" if study.is_search else " (no search's)"),
             str(study.plans),
             str(study.failures),
             str(study.lost),
@@ -73,7 +72,7 @@ def mend(where: Where) -> None:
     found, copy = repair(where)
     _say(where, found)
     if copy:
-        out.print(f"kept what is whole; the old one is {escape(_printable(copy))}", soft_wrap=True)
+        out.print(f"kept what is whole; the old one is {_printable(copy)}", soft_wrap=True)
 
 
 def _say(where: str, found: Examination) -> None:
@@ -81,10 +80,10 @@ def _say(where: str, found: Examination) -> None:
 
     for fault in found.faults:
         text = f"{fault.place}: it {fault.problem}"
-        out.print(escape(_printable(text)), highlight=False, soft_wrap=True)
+        out.print(_printable(text), highlight=False, soft_wrap=True)
     if found.unfinished:
         out.print("the last line is unfinished; the next search cuts it off", soft_wrap=True)
-    name = escape(shown(where))
+    name = shown(where)
     state = f"damaged: {len(found.faults)} places" if found.faults else "whole"
     out.print(f"{name}: {found.rows} plans, {state}", highlight=False, soft_wrap=True)
 

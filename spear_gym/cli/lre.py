@@ -9,6 +9,7 @@ import typer
 
 from spear_gym.cli.common import (
     INTERRUPTED,
+    WARNING,
     CriterionOption,
     NameArgument,
     PrecisionOption,
@@ -194,15 +195,15 @@ def _show(fit: FittedEstimator, stopping: Stopping) -> None:
         )
         if widths[0] > stopping.tolerance > 0:
             out.print(
-                "[bold yellow]the samples ended before the mean was as sure as asked; raise "
-                "--samples[/]"
+                "the samples ended before the mean was as sure as asked; raise --samples",
+                style=WARNING,
             )
     if fit.failed:
-        out.print(f"[bold yellow]{fit.failed} fine-tunes failed and were left out[/]")
+        out.print(f"{fit.failed} fine-tunes failed and were left out", style=WARNING)
     if fit.poor:
         out.print(
-            f"[bold yellow]R2 is {fit.fit.r2:.3f}: the prediction fits poorly, and bounds on it "
-            "are widened[/]"
+            f"R2 is {fit.fit.r2:.3f}: the prediction fits poorly, and bounds on it are widened",
+            style=WARNING,
         )
 
 

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.markup import escape
 
 from spear_gym.cli.common import (
     NameArgument,
@@ -86,4 +85,4 @@ def lre_study_command(
         study.save(path)
         studies.append(study)
     write_page(lre_page(studies), out_folder)
-    out.print(f"report: [bold]{escape(str(out_folder / 'report.html'))}[/]", soft_wrap=True)
+    out.print(f"report: {out_folder / 'report.html'}", soft_wrap=True)

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
-from rich.markup import escape
 
 from spear_gym.cli.common import (
     INTERRUPTED,
@@ -256,14 +255,13 @@ class _Job:
         check_folder(self.folder, **told)
         (judge,) = self._judges([self.settings])
         if self.resume and state_of(self.folder) != "run":
-            out.print(f"nothing was recorded in '{escape(str(self.folder))}' yet: it begins anew")
+            out.print(f"nothing was recorded in '{self.folder}' yet: it begins anew")
         with claimed(self.folder, **told):
             found = self._find(self.settings, judge, self.folder)
             report = self._finish(self.settings, judge, found, self.folder, found.candidates)
         show_report(report, self.evaluator, judge, self.settings.target_synops)
-        name = escape(str(self.folder))
-        again = f"{name}{_repeated(self.settings.workload)}"
-        out.print(f"\nresults: [bold]{name}[/] (try: spear evaluate {again})", soft_wrap=True)
+        again = f"{self.folder}{_repeated(self.settings.workload)}"
+        out.print(f"\nresults: {self.folder} (try: spear evaluate {again})", soft_wrap=True)
         if report.outcome(judge.target, self.settings.target_synops) == "broken":
             raise typer.Exit(BROKEN)
 
@@ -299,7 +297,7 @@ class _Job:
             points.append(FrontPoint.of(report, judge.target, folder.name))
         write_front(points, self.evaluator.workload.name, self.folder)
         show_front(points, self.folder)
-        out.print(f"\nresults: [bold]{escape(str(self.folder))}[/]", soft_wrap=True)
+        out.print(f"\nresults: {self.folder}", soft_wrap=True)
         if any(point.outcome == "broken" for point in points):
             raise typer.Exit(BROKEN)
 
@@ -387,13 +385,13 @@ class _Job:
 
 def _repeated(workload: str) -> str:
     """What `spear evaluate` must be told: it runs no function that only a file names."""
-    return f" --workload {escape(workload)}" if ":" in workload else ""
+    return f" --workload {workload}" if ":" in workload else ""
 
 
 def _interrupted(found: SearchResult, folder: Path) -> NoReturn:
     out.print(
         f"interrupted after {found.paid} evaluations; the best plan so far is in "
-        f"{escape(str(folder / 'plan.json'))}; continue with --resume",
+        f"{folder / 'plan.json'}; continue with --resume",
         soft_wrap=True,
     )
     raise typer.Exit(INTERRUPTED)

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.markup import escape
 
 from spear_gym.cli.common import (
     WorkersOption,
@@ -83,5 +82,5 @@ def sensitivity(
         found = run_study(study, loaded, out_folder, workers=count, on_cell=show)
     write_study(study, out_folder)
     write_study_report(study, found, out_folder)
-    out.print(f"report: [bold]{escape(str(out_folder / 'report.html'))}[/]", soft_wrap=True)
+    out.print(f"report: {out_folder / 'report.html'}", soft_wrap=True)
     missing_cells(sum(len(unfinished(path, given.cells())) for path, given in folders.items()))

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
-from spear_gym.cli.common import out
+from spear_gym.cli.common import WARNING, out
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -56,8 +56,8 @@ def show_front(points: Sequence[FrontPoint], folder: Path) -> None:
             f"{point.target:g}",
             f"{point.fraction:.4f}",
             f"{point.accuracy:.4f}",
-            f"[{STYLES[point.outcome]}]{point.outcome}[/]",
-            escape(str(folder / point.folder)),
+            Text(point.outcome, STYLES[point.outcome]),
+            str(folder / point.folder),
         )
     out.print(table)
 
@@ -102,18 +102,18 @@ def show_report(
         f"test {phases.test:.1f} s"
     )
     if not candidate.feasible:
-        out.print("[bold yellow]no plan was predicted to keep the target; this is the nearest[/]")
+        out.print("no plan was predicted to keep the target; this is the nearest", style=WARNING)
     _warn_of_poor_fit(judge)
     if not search.updated:
-        out.print("[bold yellow]no update within budget: the agent never learned[/]")
+        out.print("no update within budget: the agent never learned", style=WARNING)
     for fault in search.faults:
-        out.print(f"[bold yellow]{escape(fault)}[/]", soft_wrap=True)
+        out.print(fault, style=WARNING, soft_wrap=True)
     if target_synops is not None:
         out.print(f"target: {target_synops:,.0f} SynOps per sample, judged absolutely on test")
     _show_repairs(report)
     outcome = report.outcome(target, target_synops)
     why = _why_broken(report, evaluator, target) if outcome == "broken" else ""
-    out.print(f"target [{STYLES[outcome]}]{outcome}[/]{why}", soft_wrap=True)
+    out.print(Text.assemble("target ", (outcome, STYLES[outcome]), why), soft_wrap=True)
 
 
 def _warn_of_poor_fit(judge: Judge) -> None:
@@ -122,8 +122,8 @@ def _warn_of_poor_fit(judge: Judge) -> None:
     fit = estimate_of(judge.estimator)
     if isinstance(fit, FittedEstimator) and fit.poor:
         out.print(
-            f"[bold yellow]the prediction of SynOps fits poorly (R2 {fit.fit.r2:.3f}); bounds on "
-            "it are widened[/]"
+            f"the prediction of SynOps fits poorly (R2 {fit.fit.r2:.3f}); bounds on it are widened",
+            style=WARNING,
         )
 
 

@@ -63,7 +63,7 @@ class Sample:
         """
         given = Fields(data, "a sample")
         given.only(cls.__slots__)
-        failed = given.text("failed", LONGEST_REASON) if "failed" in given else ""
+        failed = given.text("failed", LONGEST_REASON, lines=True) if "failed" in given else ""
 
         def fraction(name: str, most: float = math.inf) -> float:
             # Only a fine-tune that failed leaves them open.

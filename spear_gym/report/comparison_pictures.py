@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from spear_gym.text import printable
+
 if TYPE_CHECKING:
     from matplotlib.artist import Artist
     from matplotlib.axes import Axes
@@ -92,7 +94,7 @@ def intervals_figure(
                 if interval is not None:
                     at = row + 0.5 * ((index + 0.5) / len(readings) - 0.5)
                     _mark(ax, interval, at, styles[agent].color, index)
-        ax.set_yticks(range(len(rows)), rows, fontsize=8)
+        ax.set_yticks(range(len(rows)), [*map(printable, rows)], fontsize=8)
         ax.set_ylim(len(rows) - 0.5, -0.5)
         ax.set_title(title, fontsize=10)
         ax.set_xlabel(label, fontsize=9)
@@ -194,8 +196,8 @@ def plans_figure(shares: Mapping[str, Scores], layers: Sequence[str], title: str
     ax = figure.subplots()
     table = np.stack(list(shares.values()))
     image = ax.imshow(table, cmap="viridis", vmin=0, vmax=1, aspect="auto")
-    ax.set_xticks(range(len(layers)), layers, fontsize=8)
-    ax.set_yticks(range(len(shares)), list(shares), fontsize=8)
+    ax.set_xticks(range(len(layers)), [*map(printable, layers)], fontsize=8)
+    ax.set_yticks(range(len(shares)), [*map(printable, shares)], fontsize=8)
     for row, column in np.ndindex(*table.shape):
         value = table[row, column]
         ink = "black" if value > 0.6 else "white"

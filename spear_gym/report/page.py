@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from spear_gym.files import write_bytes, write_text
+from spear_gym.report.drawing import saved
+from spear_gym.text import csv_cell, plain_markdown
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -111,28 +113,27 @@ def drawn(figure: Figure, kind: str) -> bytes:
     """A figure as a file of a kind; the same figure gives the same bytes."""
     import matplotlib as mpl
 
-    buffer = io.BytesIO()
     metadata = {"Date": None} if kind == "svg" else {"Software": None}
     with mpl.rc_context({"svg.hashsalt": "spear-gym"}):
-        figure.savefig(buffer, format=kind, dpi=130, metadata=metadata, facecolor="white")
-    return buffer.getvalue()
+        return saved(figure, kind, dpi=130, metadata=metadata, facecolor="white")
 
 
 def markdown(page: Page) -> str:
     """The report as Markdown; pictures are links into ``figures/``."""
-    parts = [f"# {page.title}"]
+    parts = [f"# {plain_markdown(page.title)}"]
     for section in page.sections:
-        parts.append(f"## {section.title}")
+        parts.append(f"## {plain_markdown(section.title)}")
         if section.warning:
-            parts.append(f"> **Warning.** {section.warning}")
-        parts += section.paragraphs
+            parts.append(f"> **Warning.** {plain_markdown(section.warning)}")
+        parts += map(plain_markdown, section.paragraphs)
         for table in section.tables:
             parts.append(table_markdown(table))
             if table.caption:
-                parts.append(f"*{table.caption}*")
+                parts.append(f"*{plain_markdown(table.caption)}*")
         for picture in section.pictures:
-            parts.append(f"![{picture.caption}](figures/{picture.name}.png)")
-            parts.append(f"*{picture.caption}*")
+            caption = plain_markdown(picture.caption)
+            parts.append(f"![{caption}](figures/{picture.name}.png)")
+            parts.append(f"*{caption}*")
     return "\n\n".join(parts) + "\n"
 
 
@@ -159,11 +160,10 @@ def html(page: Page, images: dict[str, bytes]) -> str:
 
 
 def csv_text(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    """A table as CSV."""
+    """A table as CSV, in which no text is a formula."""
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(columns)
-    writer.writerows(rows)
+    writer.writerows([*map(csv_cell, row)] for row in (columns, *rows))
     return buffer.getvalue()
 
 
@@ -173,5 +173,4 @@ def _whole(cell: str) -> str:
 
 
 def _line(cells: Sequence[str]) -> str:
-    escaped = (cell.replace("|", "\\|") for cell in cells)
-    return f"| {' | '.join(escaped)} |"
+    return f"| {' | '.join(map(plain_markdown, cells))} |"

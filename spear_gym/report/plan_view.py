@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from spear_gym.report.drawing import in_plain_text
+from spear_gym.text import printable
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
@@ -88,7 +91,7 @@ def plan_figure(view: PlanView) -> Figure:
     _draw_rates(rates, view)
     _draw_budget(budget, view)
     figure.suptitle(view.headline, fontsize=11)
-    return figure
+    return in_plain_text(figure)
 
 
 def _draw_widths(axes, view: PlanView) -> None:  # type: ignore[no-untyped-def]
@@ -99,7 +102,7 @@ def _draw_widths(axes, view: PlanView) -> None:  # type: ignore[no-untyped-def]
         axes.barh(row, kept, color=color, height=0.7)
         text = "undecided" if layer.kept is None else f"{layer.kept} of {layer.channels}"
         axes.text(layer.channels, row, f"  {text}", va="center", fontsize=9)
-    axes.set_yticks(range(len(view.layers)), [layer.name for layer in view.layers])
+    axes.set_yticks(range(len(view.layers)), [printable(layer.name) for layer in view.layers])
     axes.set_xlim(0, 1.35 * max(layer.channels for layer in view.layers))
     axes.invert_yaxis()
     axes.set_title("channels kept (dark) and removed (grey)", fontsize=9)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from spear_gym.report.drawing import saved
 from spear_gym.report.plan_view import KEPT, TARGET, PlanView, plan_figure
 
 if TYPE_CHECKING:
@@ -16,9 +16,7 @@ FEASIBLE, INFEASIBLE = "#2a6f97", "#c9c9c9"
 
 def png(figure: Figure) -> bytes:
     """A figure as the bytes of a PNG file."""
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=120)
-    return buffer.getvalue()
+    return saved(figure, "png", dpi=120)
 
 
 def plan_png(view: PlanView) -> bytes:
