@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import snntorch as snn
+import torch
 from torch import Tensor
 
 from spear_gym.snn.neurons.alpha import Alpha
@@ -60,7 +61,7 @@ def own_tensors(neuron: Neuron, module: snn.SpikingNeuron) -> dict[str, Tensor]:
 
 
 def _hard(mem: Tensor, threshold: Tensor) -> Tensor:
-    return (mem > threshold).to(mem.dtype)
+    return torch.gt(mem, threshold, out=torch.empty_like(mem))
 
 
 def _with_surrogate(module: snn.SpikingNeuron) -> Fire:

@@ -200,6 +200,7 @@ class Model(Neuron):
         """Charges, fires, and resets at once where the reset is not delayed."""
         p = self.prepared(tensors)
         threshold, grade = tensors["threshold"], tensors["graded_spikes_factor"]
+        graded = grade.requires_grad or not self.is_binary(tensors)
         state: State = tuple(torch.zeros_like(like) for _ in self.states)
         # A membrane at rest is above a threshold that is negative.
         reset = fire(state[-1], threshold).detach()
@@ -208,7 +209,7 @@ class Model(Neuron):
             nonlocal state, reset
             state = self.charge(p, state, now, reset)
             fired = fire(state[-1], threshold)
-            spikes = fired * grade
+            spikes = fired * grade if graded else fired
             if self.delay or self.reset == "none":
                 reset = fired.detach()
             else:

@@ -32,9 +32,10 @@ class Leaky(Model):
         (mem,) = state
         if self.reset == "zero":
             mem = (1 - reset) * mem
-        mem = p["beta"] * mem + now
+        mem = p["beta"] * mem
+        mem += now  # in place from here on, which the product's gradient does not mind
         if self.reset == "subtract":
-            mem = mem - reset * p["threshold"]
+            mem -= reset * p["threshold"]
         return (mem,)
 
     # ------------------------------------------------------------ fast paths
