@@ -111,7 +111,7 @@ class SearchSession:
         on_failure: called when another one cannot be.
 
     Raises:
-        AgentError: see :func:`check_budget`.
+        AgentError: when the budget is below 1 or too large to keep.
     """
 
     def __init__(

@@ -118,7 +118,7 @@ def report(
     out_folder = out_folder or folder
     if source.is_dir() and (data / STUDY).is_file():
         study, studied = read_study(data)
-        check_report(out_folder, "study.csv", ours=out_folder == folder)
+        check_report(out_folder, "study.csv", ours=source.is_dir() and out_folder == folder)
         write_study_report(study, studied, out_folder, svg=svg)
         path = out_folder / "report.html"
         out.print(f"{len(study)} variants; report: {path}", soft_wrap=True)
@@ -127,7 +127,7 @@ def report(
     else:
         archive = data / ARCHIVE if source.is_dir() else source
         found = Comparison.load(archive)
-        check_report(out_folder, "cells.csv", ours=out_folder == folder)
+        check_report(out_folder, "cells.csv", ours=source.is_dir() and out_folder == folder)
         _write(found, out_folder, svg=svg)
 
 
