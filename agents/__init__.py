@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import sys
 from collections.abc import Callable, Mapping
 from importlib import import_module
@@ -28,6 +29,9 @@ def _later(module: str, factory: str, *arguments: Any, **fixed: Any) -> Callable
 
     def make(**settings: Any) -> Agent:
         made = getattr(import_module(module, __package__), factory)
+        if not inspect.signature(made).parameters:
+            for name in settings:
+                raise AgentError(f"agent '{made.name}' has no settings; it is given '{name}'")
         agent: Agent = made(*arguments, **fixed, **settings)
         return agent
 

@@ -16,17 +16,39 @@ from typing import TYPE_CHECKING, Any
 import optuna
 from optuna.distributions import BaseDistribution, FloatDistribution
 from optuna.exceptions import ExperimentalWarning
-from optuna.samplers import CmaEsSampler, GPSampler, NSGAIISampler, QMCSampler, TPESampler
+from optuna.samplers import (
+    BaseSampler,
+    CmaEsSampler,
+    GPSampler,
+    NSGAIISampler,
+    QMCSampler,
+    TPESampler,
+)
+from optuna.samplers.nsgaii import BaseCrossover, BaseMutation
 from optuna.study import StudyDirection
+from optuna.trial import FrozenTrial
 
 from spear_gym.evaluation import EvaluationFailed
 
 from .base import AgentError, SearchSession, check_settings
 from .evolution import RegularizedEvolutionSampler
+from .ranges import (
+    FLAG,
+    FUNCTION,
+    MAPPING,
+    NOTHING,
+    POSITIVE,
+    SHARE,
+    Range,
+    check_values,
+    choice,
+    made_by,
+    real,
+    shown,
+    whole,
+)
 
 if TYPE_CHECKING:
-    from optuna.samplers import BaseSampler
-
     from spear_gym.judge import Candidate
 
 
@@ -61,6 +83,58 @@ SAMPLERS: dict[str, Kind] = {
 """Samplers by agent name."""
 
 
+def _are_trials(value: Any) -> bool:
+    return (
+        isinstance(value, list)
+        and value != []
+        and all(isinstance(each, FrozenTrial) for each in value)
+    )
+
+
+WITHOUT_EFFECT = ("restart_strategy", "inc_popsize", "warn_independent_sampling")
+"""Arguments that Optuna still takes and does not heed, or that say when it warns."""
+
+_OTHER_SAMPLER = made_by("a sampler (from Python only)", BaseSampler) | NOTHING
+_FUNCTION = FUNCTION | NOTHING
+_FLAG = FLAG | NOTHING
+RANGES: dict[str, Range] = {
+    "qmc_type": choice("sobol", "halton"),
+    "independent_sampler": _OTHER_SAMPLER,
+    "consider_prior": _FLAG,
+    "prior_weight": POSITIVE | NOTHING,
+    "consider_magic_clip": _FLAG,
+    "consider_endpoints": _FLAG,
+    "n_startup_trials": whole(0),
+    "n_ei_candidates": whole(1, 10_000),
+    "gamma": _FUNCTION,
+    "weights": _FUNCTION,
+    "multivariate": _FLAG,
+    "group": FLAG,
+    "constant_liar": FLAG,
+    "constraints_func": _FUNCTION,
+    "x0": MAPPING | NOTHING,
+    "sigma0": POSITIVE | NOTHING,
+    "consider_pruned_trials": FLAG,
+    "popsize": whole(2, 10_000) | NOTHING,
+    "use_separable_cma": FLAG,
+    "with_margin": FLAG,
+    "lr_adapt": FLAG,
+    "source_trials": NOTHING | Range("a list of trials (from Python only)", _are_trials),
+    "population_size": whole(2, 10_000),
+    "mutation": NOTHING | made_by("a mutation (from Python only)", BaseMutation),
+    "mutation_prob": SHARE | NOTHING,
+    "crossover": NOTHING | made_by("a crossover (from Python only)", BaseCrossover),
+    "crossover_prob": SHARE,
+    "swapping_prob": SHARE,
+    "elite_population_selection_strategy": _FUNCTION,
+    "child_generation_strategy": _FUNCTION,
+    "after_trial_strategy": _FUNCTION,
+    "population": whole(1, 10_000),
+    "sample": whole(1, 10_000),
+    "step": POSITIVE,
+}
+"""What the arguments of all samplers may be; a name means the same in each."""
+
 DIRECTIONS = (StudyDirection.MAXIMIZE, StudyDirection.MINIMIZE)
 
 
@@ -73,19 +147,25 @@ class OptunaAgent:
         settings: arguments of the sampler.
 
     Raises:
-        AgentError: for an unknown setting, with near matches, or one that Optuna refuses.
+        AgentError: for an unknown setting, with near matches, for one that is out of range, and
+            for what else Optuna refuses.
     """
 
     def __init__(self, name: str, **settings: Any) -> None:
         self.name = name
-        self.settings = settings
         kind = SAMPLERS[name]
         accepted = inspect.signature(kind.sampler).parameters
-        check_settings(name, settings, [p for p in accepted if p != "seed" and p not in kind.fixed])
+        ours = ("seed", *kind.fixed, *WITHOUT_EFFECT)
+        check_settings(name, settings, [p for p in accepted if p not in ours])
+        self.settings = check_values(name, settings, RANGES)
         self._sampler(seed=0)
 
     def search(self, session: SearchSession, seed: int) -> None:
-        """Asks the sampler for plans until the budget is spent."""
+        """Asks the sampler for plans until the budget is spent.
+
+        Raises:
+            AgentError: when ``x0`` does not fit the network.
+        """
         objectives = SAMPLERS[self.name].objectives
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         study = optuna.create_study(sampler=self._sampler(seed), directions=DIRECTIONS[:objectives])
@@ -94,6 +174,8 @@ class OptunaAgent:
             f"{index} {group.name}": FloatDistribution(0.0, space.max_ratio)
             for index, group in enumerate(space.groups)
         }
+        if self.settings.get("x0") is not None:
+            _check_start(self.name, self.settings["x0"], limits)
         while not session.done:
             trial = study.ask(limits)
             try:
@@ -105,14 +187,24 @@ class OptunaAgent:
     def _sampler(self, seed: int) -> BaseSampler:
         kind = SAMPLERS[self.name]
         with warnings.catch_warnings():
-            # Some samplers are marked as experimental; the versions of a search are recorded.
+            # Experimental, or to be dropped one day: the versions of a search are recorded.
             warnings.simplefilter("ignore", ExperimentalWarning)
+            warnings.simplefilter("ignore", FutureWarning)
             try:
                 return kind.sampler(seed=seed, **kind.fixed, **self.settings)
             except (TypeError, ValueError) as error:
                 raise AgentError(
-                    f"agent '{self.name}' refuses its settings {self.settings}: {error}"
+                    f"agent '{self.name}' refuses its settings {shown(self.settings)}: {error}"
                 ) from error
+
+
+def _check_start(agent: str, start: dict[str, Any], limits: dict[str, Any]) -> None:
+    """Refuses a start of CMA-ES that does not give a ratio for each group."""
+    check_settings(agent, start, tuple(limits))
+    missing = [name for name in limits if name not in start]
+    if missing:
+        raise AgentError(f"x0 of agent '{agent}' lacks {', '.join(map(repr, missing))}")
+    check_values(agent, start, {name: real(0, limits[name].high) for name in limits})
 
 
 def _values(candidate: Candidate, objectives: int) -> list[float]:

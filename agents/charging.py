@@ -9,20 +9,15 @@ favours the agents that train.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import fields, replace
 from math import ceil
-from typing import Any, TypeVar
 
 from spear_gym.evaluation import PlanEvaluator
 
-from .base import AgentError, SearchSession, check_settings
+from .base import AgentError, SearchSession
 from .bisection import EVALUATIONS
 
 FORWARDS = 3
 """Forward passes that a training sample counts as."""
-
-_Settings = TypeVar("_Settings")
 
 
 def samples_per_evaluation(evaluator: PlanEvaluator) -> int:
@@ -82,19 +77,3 @@ def charge_forward(session: SearchSession, samples: int, agent: str) -> None:
     session.charge(
         charge, f"1 forward pass over {samples} samples, at {each} samples an evaluation"
     )
-
-
-def with_changes(agent: str, settings: _Settings, changes: Mapping[str, Any]) -> _Settings:
-    """Settings with single ones changed.
-
-    Args:
-        agent: for the message.
-        settings: a frozen dataclass.
-        changes: by name.
-
-    Raises:
-        AgentError: for an unknown setting, with near matches.
-    """
-    known = [field.name for field in fields(settings)]  # type: ignore[arg-type]
-    check_settings(agent, changes, known)
-    return replace(settings, **changes)  # type: ignore[type-var]

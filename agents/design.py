@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from math import isfinite
+from typing import Any
 
 import numpy as np
 import torch
@@ -34,7 +34,8 @@ from spear_gym.training import Recipe, TrainingDiverged, batches_in, train
 
 from .base import AgentError, SearchSession
 from .bisection import bisect
-from .charging import charge_forward, charge_training, with_changes
+from .charging import charge_forward, charge_training
+from .ranges import NOT_NEGATIVE, POSITIVE, whole, with_changes
 
 
 class Uniform:
@@ -131,17 +132,18 @@ class SlimmingSettings:
     learning_rate: float = 1e-2
     sparsity: float = 1e-2
 
-    def __post_init__(self) -> None:
-        if not (isfinite(self.sparsity) and self.sparsity >= 0):
-            raise AgentError(f"sparsity is {self.sparsity}; it must be at least 0")
-        try:
-            self.recipe()
-        except ValueError as error:
-            raise AgentError(f"agent 'network-slimming': {error}") from error
-
     def recipe(self) -> Recipe:
         """As a recipe of the library."""
         return Recipe(self.epochs, self.batch_size, self.learning_rate)
+
+
+RANGES = {
+    "epochs": whole(0),
+    "batch_size": whole(2),
+    "learning_rate": POSITIVE,
+    "sparsity": NOT_NEGATIVE,
+}
+"""What the settings may be."""
 
 
 def scale_scores(graph: SpikingGraph) -> list[Tensor]:
@@ -177,14 +179,14 @@ class NetworkSlimming:
         changes: single ones.
 
     Raises:
-        AgentError: for an unknown setting, with near matches.
+        AgentError: for an unknown setting, with near matches, or one that is out of range.
     """
 
     name = "network-slimming"
     trains = True
 
-    def __init__(self, settings: SlimmingSettings | None = None, **changes: float) -> None:
-        self.settings = with_changes(self.name, settings or SlimmingSettings(), changes)
+    def __init__(self, settings: SlimmingSettings | None = None, **changes: Any) -> None:
+        self.settings = with_changes(self.name, settings or SlimmingSettings(), changes, RANGES)
 
     def search(self, session: SearchSession, seed: int) -> None:
         """Trains a copy, then bisects the threshold.

@@ -23,7 +23,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from math import isfinite
+from typing import Any
 
 import numpy as np
 import torch
@@ -39,7 +39,8 @@ from spear_gym.training import batches_in, sample_batches, seeded
 
 from .base import AgentError, SearchSession
 from .bisection import bisect
-from .charging import charge_training, with_changes
+from .charging import charge_training
+from .ranges import POSITIVE, real, whole, with_changes
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,20 +68,16 @@ class GateSettings:
     dual_rate: float = 0.1
     multiplier: float = 0.0
 
-    def __post_init__(self) -> None:
-        if self.epochs < 0 or self.batch_size < 2:
-            raise AgentError(
-                f"epochs is {self.epochs} and batch_size {self.batch_size}; they must be at least "
-                "0 and 2"
-            )
-        for name in ("learning_rate", "dual_rate"):
-            value = getattr(self, name)
-            if not (isfinite(value) and value > 0):
-                raise AgentError(f"{name} is {value}; it must be a positive number")
-        for name in ("logit", "multiplier"):
-            if not isfinite(getattr(self, name)):
-                raise AgentError(f"{name} is {getattr(self, name)}; it must be finite")
 
+RANGES = {
+    "epochs": whole(0),
+    "batch_size": whole(2),
+    "learning_rate": POSITIVE,
+    "logit": real(),
+    "dual_rate": POSITIVE,
+    "multiplier": real(),
+}
+"""What the settings may be."""
 
 TEMPERATURE = 2 / 3
 """Of the concrete distribution (Louizos et al., ICLR 2018, section 4)."""
@@ -126,8 +123,8 @@ class Gates:
     name = "gates"
     trains = True
 
-    def __init__(self, settings: GateSettings | None = None, **changes: float) -> None:
-        self.settings = with_changes(self.name, settings or GateSettings(), changes)
+    def __init__(self, settings: GateSettings | None = None, **changes: Any) -> None:
+        self.settings = with_changes(self.name, settings or GateSettings(), changes, RANGES)
 
     def search(self, session: SearchSession, seed: int) -> None:
         """Trains gates, then bisects.

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import inspect
 import random
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from copy import deepcopy
@@ -23,16 +24,23 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.noise import NormalActionNoise, OrnsteinUhlenbeckActionNoise
 
+from spear_gym.env.observation import HIGH
+
 from .algorithms import ALGORITHMS, hyperparameters
 from .base import AgentError, BudgetSpent, SearchSession, check_settings
+from .ranges import check_values, shown
+from .sb3_ranges import NOISES, POLICY, ranges_of
+
+_NOISES = dict(zip(NOISES, (NormalActionNoise, OrnsteinUhlenbeckActionNoise), strict=True))
 
 OURS = ("policy", "env", "seed", "device", "verbose", "tensorboard_log", "_init_setup_model")
 """Arguments of an algorithm that a search sets itself, ``policy`` excepted."""
 
-ZOO_ONLY = ("n_timesteps", "n_envs", "env_wrapper", "noise_type", "noise_std")
-"""Entries of rl-baselines3-zoo that are no arguments of the algorithm; a search wraps by itself."""
+ZOO_ONLY = ("n_timesteps", "n_envs", "env_wrapper")
+"""Entries of rl-baselines3-zoo's files that a search decides by itself."""
 
-NOISES = {"normal": NormalActionNoise, "ornstein-uhlenbeck": OrnsteinUhlenbeckActionNoise}
+NOISE = ("noise_type", "noise_std")
+"""Entries of such files that become the argument ``action_noise``."""
 
 
 class SB3Agent:
@@ -48,8 +56,8 @@ class SB3Agent:
         settings: its arguments, and rl-baselines3-zoo's ``noise_type`` and ``noise_std``.
 
     Raises:
-        AgentError: for an unknown setting, with near matches, and for an algorithm that cannot
-            act in a Box.
+        AgentError: for an unknown setting, with near matches, for one that is out of range, for
+            what the library refuses, and for an algorithm that cannot act in a Box.
     """
 
     trains = True
@@ -64,30 +72,65 @@ class SB3Agent:
         self.name = name
         self.settings = dict(settings or {})
         self._algorithm = algorithm
-        self._policy = str(self.settings.pop("policy", policy))
-        accepted = [p for p in inspect.signature(algorithm).parameters if p not in OURS]
-        check_settings(name, self.settings, (*accepted, *ZOO_ONLY))
-        _check_noise(name, self.settings)
+        self._check()
+        self._policy = self.settings.pop("policy", policy)
+        self._rehearse()
 
     def search(self, session: SearchSession, seed: int) -> None:
-        """Trains on episodes until the budget is spent.
-
-        Raises:
-            AgentError: when the library refuses a setting, or the algorithm a Box of actions.
-        """
+        """Trains on episodes until the budget is spent."""
         with untouched_generators():
-            env = rescaled(session)
-            try:
-                model = self._model(env, seed)
-            except (AssertionError, TypeError, ValueError) as error:
-                raise AgentError(self._refusal(error)) from error
+            model = self._model(rescaled(session), seed)
             learn(model, session, StopWhenDone(session))
+
+    def _check(self) -> None:
+        """Refuses unknown settings and values out of range."""
+        name, settings = self.name, self.settings
+        parameters = inspect.signature(self._algorithm).parameters
+        defaults = {p: each.default for p, each in parameters.items() if p not in OURS}
+        for entry in ZOO_ONLY:
+            if entry in settings:
+                raise AgentError(
+                    f"setting '{entry}' of agent '{name}' has no meaning here: the budget, the "
+                    "environment and its wrapper are the search's"
+                )
+        noise = NOISE if "action_noise" in defaults else ()
+        check_settings(name, settings, ("policy", *defaults, *noise))
+        self.settings = check_values(name, settings, ranges_of(defaults))
+        check_values(name, settings.get("policy_kwargs") or {}, POLICY)
+        if ("noise_type" in settings) != ("noise_std" in settings):
+            raise AgentError(f"agent '{name}' needs noise_type and noise_std together, or neither")
+        together = defaults | settings
+        for size in ("n_steps", "batch_size"):
+            if together.get("normalize_advantage") is True and together.get(size) == 1:
+                raise AgentError(
+                    f"setting '{size}' of agent '{name}' is 1; it must be at least 2 where "
+                    "advantages are normalised, for one has no spread"
+                )
+
+    def _rehearse(self) -> None:
+        """Makes the model on an environment of the same spaces, so that the library refuses now."""
+        with untouched_generators(), warnings.catch_warnings(action="ignore"):
+            try:
+                model = self._model(_StandIn(), seed=0)
+                model.predict(np.zeros_like(HIGH))
+            # Whatever it is: nothing but the settings can be the reason.
+            except Exception as error:
+                raise AgentError(self._refusal(error)) from error
+        dropped = getattr(model, "top_quantiles_to_drop_per_net", 0)
+        quantiles = getattr(getattr(model, "critic", None), "n_quantiles", dropped + 1)
+        if dropped >= quantiles:
+            raise AgentError(
+                f"setting 'top_quantiles_to_drop_per_net' of agent '{self.name}' is {dropped}; it "
+                f"must be below the {quantiles} quantiles of a network"
+            )
 
     def _model(self, env: gym.Env[Any, Any], seed: int) -> BaseAlgorithm:
         # Copied, because algorithms write into their policy_kwargs.
-        arguments = deepcopy({k: v for k, v in self.settings.items() if k not in ZOO_ONLY})
+        arguments = deepcopy({k: v for k, v in self.settings.items() if k not in NOISE})
+        if isinstance(arguments.get("train_freq"), list):
+            arguments["train_freq"] = tuple(arguments["train_freq"])
         if "noise_type" in self.settings:
-            noise = NOISES[self.settings["noise_type"]]
+            noise = _NOISES[self.settings["noise_type"]]
             spread = float(self.settings["noise_std"]) * np.ones(1)
             arguments["action_noise"] = noise(mean=np.zeros(1), sigma=spread)
         algorithm: Any = self._algorithm
@@ -104,7 +147,15 @@ class SB3Agent:
                 "write an agent of your own that wraps session.make_env() in "
                 "gymnasium.wrappers.DiscretizeAction, and give it as module:attribute"
             )
-        return f"agent '{self.name}' refuses its settings {self.settings}: {error}"
+        reason = text or type(error).__name__
+        return f"agent '{self.name}' refuses its settings {shown(self.settings)}: {reason}"
+
+
+class _StandIn(gym.Env[np.ndarray, np.ndarray]):
+    """Has the spaces of :func:`rescaled`, and nothing behind them."""
+
+    observation_space = gym.spaces.Box(np.zeros_like(HIGH), HIGH, dtype=np.float32)
+    action_space = gym.spaces.Box(-1.0, 1.0, (1,), np.float32)
 
 
 class StopWhenDone(BaseCallback):
@@ -129,11 +180,14 @@ def named_agent(name: str, *, tuned: bool, **settings: Any) -> SB3Agent:
     """
     algorithm = ALGORITHMS[name]
     stored = hyperparameters(name) if tuned else {}
+    # The caller's first, for they are what a message about them begins with.
+    ours = (*ZOO_ONLY, *settings)
+    all_settings = settings | {k: v for k, v in stored.items() if k not in ours}
     return SB3Agent(
         name if tuned else f"{name}-default",
         algorithm.load(),
         algorithm.policy,
-        stored | settings,
+        all_settings,
     )
 
 
@@ -164,11 +218,3 @@ def untouched_generators() -> Iterator[None]:
     finally:
         random.setstate(python_state)
         np.random.set_state(numpy_state)  # noqa: NPY002
-
-
-def _check_noise(name: str, settings: Mapping[str, Any]) -> None:
-    if ("noise_type" in settings) != ("noise_std" in settings):
-        raise AgentError(f"agent '{name}' needs noise_type and noise_std together, or neither")
-    kind = settings.get("noise_type", "normal")
-    if kind not in NOISES:
-        raise AgentError(f"noise_type is '{kind}'; it must be one of {', '.join(NOISES)}")

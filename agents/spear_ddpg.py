@@ -29,7 +29,7 @@ what of it can be made again stands in `notebooks/results/toys/tuning-spear-ddpg
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass
 from typing import Any
 
 import gymnasium as gym
@@ -42,8 +42,10 @@ from stable_baselines3.common.type_aliases import ReplayBufferSamples
 from stable_baselines3.td3.policies import TD3Policy
 from torch import Tensor
 
-from .base import SearchSession, check_settings
+from .base import SearchSession
+from .ranges import FLAG, POSITIVE, RATE, SHARE, real, whole, with_changes
 from .sb3 import StopWhenDone, learn, rescaled, untouched_generators
+from .sb3_ranges import WIDEST_LAYER
 
 WIDEST = 10.0
 """Spread at which a normal truncated to [-1, 1] is as good as uniform."""
@@ -93,6 +95,26 @@ class Settings:
     baseline_rate: float = 0.05
     reward_clip: float = 0.5
     reward_floor: float = 0.0
+
+
+RANGES = {
+    "warmup_share": SHARE,
+    "sigma": POSITIVE,
+    "sigma_final": POSITIVE,
+    "widening": real(1),
+    "critic_learning_rate": RATE,
+    "actor_learning_rate": SHARE,
+    "gradient_steps": whole(0),
+    "batch_size": whole(),
+    "tau": real(0, 1, above=True),
+    "hidden": whole(1, WIDEST_LAYER),
+    "buffer_episodes": whole(),
+    "every_transition": FLAG,
+    "baseline_rate": SHARE,
+    "reward_clip": POSITIVE,
+    "reward_floor": real(),
+}
+"""What the settings may be."""
 
 
 class EpisodeReplayBuffer(ReplayBuffer):
@@ -235,16 +257,14 @@ class SpearDDPG:
         changes: single ones.
 
     Raises:
-        AgentError: for an unknown setting, with near matches.
+        AgentError: for an unknown setting, with near matches, or one that is out of range.
     """
 
     name = "spear-ddpg"
     trains = True
 
     def __init__(self, settings: Settings | None = None, **changes: Any) -> None:
-        known = [field.name for field in fields(Settings)]
-        check_settings(self.name, changes, known)
-        self.settings = replace(settings or Settings(), **changes)
+        self.settings = with_changes(self.name, settings or Settings(), changes, RANGES)
 
     def search(self, session: SearchSession, seed: int) -> None:
         """Trains on episodes until the budget is spent."""

@@ -437,7 +437,7 @@ def test_sensitivity(spear: Spear, tmp_path: Path) -> None:
         (("--reward", "tarr"), "unknown reward 'tarr'; did you mean 'tar'"),
         (("--agent", "spear-ddgp"), "did you mean 'spear-ddpg'"),
         (("--agent", "nowhere:Agent"), "cannot import the agent 'nowhere:Agent'"),
-        (("--agent-setting", "lr=3"), "agent 'random' cannot be made with the settings {'lr': 3}"),
+        (("--agent-setting", "lr=3"), "agent 'random' has no settings; it is given 'lr'"),
         (("--agent-setting", "hidden"), "'hidden' is not of the form name=value"),
         (("--agent-setting", "hidden=[1"), "'hidden=[1' is not of the form name=value"),
         (("--reward-setting", "lamb=3"), "unknown setting of reward 'tar' 'lamb'"),

@@ -172,9 +172,9 @@ def reward_settings_of(pairs: list[str]) -> dict[str, float]:
         key, _, value = pair.partition("=")
         try:
             settings[key] = float(json.loads(value))
-        except (ValueError, TypeError):
+        except (ValueError, TypeError, OverflowError, RecursionError):
             raise RewardError(
-                f"reward setting '{pair}' is not of the form name=number, e.g. lam=10"
+                f"reward setting '{cut(pair)}' is not of the form name=number, e.g. lam=10"
             ) from None
     return settings
 
@@ -212,11 +212,19 @@ def agent_settings_of(pairs: list[str]) -> dict[str, Any]:
                 raise ValueError
             # YAML 1.1 takes 1e-3 for a text.
             settings[key] = float(value) if _is_number(value) else yaml.safe_load(value)
-        except (ValueError, yaml.YAMLError):
+            # As it is written to the run folder: no dates, no sets.
+            json.dumps(settings[key], allow_nan=False)
+        except (ValueError, TypeError, RecursionError, yaml.YAMLError):
             raise AgentError(
-                f"agent setting '{pair}' is not of the form name=value, e.g. learning_rate=1e-3"
+                f"agent setting '{cut(pair)}' is not of the form name=value, e.g. "
+                "learning_rate=1e-3; values are finite numbers, texts, lists and mappings"
             ) from None
     return settings
+
+
+def cut(text: str, most: int = 80) -> str:
+    """A text as a message names it."""
+    return text if len(text) <= most else f"{text[: most - 3]}..."
 
 
 def _is_number(text: str) -> bool:

@@ -111,11 +111,11 @@ def test_settings() -> None:
         make_agent("tpe", {"n_startup_trial": 3})
     with pytest.raises(AgentError, match=r"unknown setting of agent 'cma-es' 'seed'"):
         make_agent("cma-es", {"seed": 3})
-    with pytest.raises(AgentError, match=r"agent 'nsga-ii' refuses its settings .*greater than"):
+    with pytest.raises(AgentError, match=r"'population_size' of .* is 1; .* in 2..10,000"):
         make_agent("nsga-ii", {"population_size": 1})
-    with pytest.raises(AgentError, match=r"refuses .*population is 0 and sample 9"):
+    with pytest.raises(AgentError, match=r"'population' of agent 'evolution' is 0"):
         make_agent("evolution", {"sample": 9, "population": 0})
-    with pytest.raises(AgentError, match=r"refuses .*step is 0"):
+    with pytest.raises(AgentError, match=r"'step' of agent 'evolution' is 0; .* above 0"):
         make_agent("evolution", {"step": 0})
 
 

@@ -383,8 +383,14 @@ def test_sca_needs_its_pass(tiny: Workload) -> None:
 
 def test_settings_that_make_no_sense() -> None:
     for settings, said in [
-        ({"sparsity": -1.0}, "sparsity is -1.0; it must be at least 0"),
-        ({"batch_size": 1}, "batch_size 1; they must be at least 0 and 2"),
+        (
+            {"sparsity": -1.0},
+            "'sparsity' of .* is -1.0; it must be a number in 0",
+        ),
+        (
+            {"batch_size": 1},
+            "'batch_size' of .* is 1; it must be a whole number in 2",
+        ),
         ({"sparsiti": 1.0}, "setting of agent 'network-slimming' 'sparsiti'.* 'sparsity'"),
     ]:
         with pytest.raises(AgentError, match=said):

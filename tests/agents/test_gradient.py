@@ -140,9 +140,12 @@ def test_charges_by_hand(tiny: Workload) -> None:
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
-        ({"epochs": -1}, "epochs is -1 and batch_size 64; they must be at least 0 and 2"),
-        ({"learning_rate": 0.0}, "learning_rate is 0.0; it must be a positive number"),
-        ({"logit": float("nan")}, "logit is nan; it must be finite"),
+        ({"epochs": -1}, "'epochs' of agent 'gates' is -1; it must be a whole number in 0.."),
+        (
+            {"learning_rate": 0.0},
+            "'learning_rate' of .* is 0.0; it must be a number above 0",
+        ),
+        ({"logit": float("nan")}, "'logit' of agent 'gates' is nan; it must be a number"),
         ({"learning_rat": 1.0}, "setting of agent 'gates' 'learning_rat'.* 'learning_rate'"),
     ],
 )
