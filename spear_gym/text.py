@@ -45,18 +45,18 @@ def _escaped_start(found: re.Match[str]) -> str:
     return f"\\{found[0]}" if not found[0].isdigit() else f"{found[0]}\\"
 
 
+NUMBERS = re.compile(r"[+-]?[\d.]+(e[+-]?\d+)?( \[[+-]?[\d.]+, [+-]?[\d.]+\]| \[–\])?")
+"""A number as it stands in our tables, perhaps with an interval."""
+
+
 def csv_cell(value: object) -> object:
     """A cell that no spreadsheet takes for a formula: then it begins with an apostrophe.
 
-    Numbers, as such or written out, stay as they are.
+    Numbers, as such or written out, and numbers with their intervals stay as they are.
     """
     if not isinstance(value, str):
         return value
     text = printable(value)
-    if not text.lstrip().startswith(("=", "+", "-", "@")):
+    if not text.lstrip().startswith(("=", "+", "-", "@")) or NUMBERS.fullmatch(text):
         return text
-    try:
-        float(text)
-    except ValueError:
-        return f"'{text}"
-    return text
+    return f"'{text}"
