@@ -28,7 +28,8 @@ from spear_gym.report.page import (
     markdown,
     write_page,
 )
-from spear_gym.report.plan_view import LayerView, PlanView, draw_plan, plan_figure
+from spear_gym.report.plan_frame import draw_plan
+from spear_gym.report.plan_view import LayerView, PlanView, plan_figure
 from spear_gym.text import csv_cell, plain_markdown, printable
 
 HOSTILE = (

@@ -127,7 +127,7 @@ def markdown(page: Page) -> str:
             parts.append(f"> **Warning.** {plain_markdown(section.warning)}")
         parts += map(plain_markdown, section.paragraphs)
         for table in section.tables:
-            parts.append(table_markdown(table))
+            parts.append(table_markdown(table, markup=False))
             if table.caption:
                 parts.append(f"*{plain_markdown(table.caption)}*")
         for picture in section.pictures:
@@ -137,10 +137,15 @@ def markdown(page: Page) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def table_markdown(table: Table) -> str:
-    """A table as Markdown, without its caption."""
-    lines = [_line(table.columns), "|---" * len(table.columns) + "|"]
-    return "\n".join(lines + [_line(row) for row in table.rows])
+def table_markdown(table: Table, *, markup: bool = True) -> str:
+    """A table as Markdown, without its caption.
+
+    Args:
+        table: the table.
+        markup: texts in it may be Markdown themselves: they are ours and name nothing of a user's.
+    """
+    lines = [_line(table.columns, markup), "|---" * len(table.columns) + "|"]
+    return "\n".join(lines + [_line(row, markup) for row in table.rows])
 
 
 def html(page: Page, images: dict[str, bytes]) -> str:
@@ -172,5 +177,5 @@ def _whole(cell: str) -> str:
     return re.sub(r"\[[^\]]*\]", lambda found: found[0].replace(" ", "\N{NO-BREAK SPACE}"), cell)
 
 
-def _line(cells: Sequence[str]) -> str:
-    return f"| {' | '.join(map(plain_markdown, cells))} |"
+def _line(cells: Sequence[str], markup: bool) -> str:
+    return f"| {' | '.join(cells if markup else map(plain_markdown, cells))} |"
