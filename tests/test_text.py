@@ -123,7 +123,7 @@ def test_a_picture_of_any_name(tmp_path: Path) -> None:
     layers = tuple(LayerView(name, 8, 4, 0.5) for name in names)
     figure = plan_figure(PlanView(r"$\frac$" + "".join(names), layers, 0.5, 0.0, 0.4))
     assert draw_plan(PlanView("$x$ $", layers[:2], 0.5, 0.0, 0.4)).size
-    write_page(hostile_page("name", [Picture("plan", figure, "$x$")]), tmp_path)
+    write_page(hostile_page("name", [Picture("plan", figure, "$x$")]), tmp_path, svg=True)
     assert (tmp_path / "figures" / "plan.png").read_bytes()[:4] == b"\x89PNG"
     found = ET.parse(tmp_path / "figures" / "plan.svg").getroot()
     assert {node.tag.split("}")[-1] for node in found.iter()}.isdisjoint({"script", "b", "a"})
