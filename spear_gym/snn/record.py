@@ -53,6 +53,7 @@ from spear_gym.snn.neurons.base import MEMBRANE
 from spear_gym.snn.neurons.general import examined
 from spear_gym.snn.neurons.identify import model_of
 from spear_gym.snn.neurons.own import on_cpu, state_names
+from spear_gym.snn.watching import wrapped
 
 ALIASES = frozenset({"contiguous", "detach", "clone", "float", "to", "requires_grad"})
 RESHAPES = frozenset({"view", "reshape", "flatten", "squeeze"})
@@ -150,8 +151,7 @@ class Recorder(TorchFunctionMode):
             for name, module in self.model.named_modules():
                 if name:
                     call = self._leaf_call if is_leaf(name, module) else self._container_call
-                    stack.callback(_put_back, module, vars(module).get("forward"))
-                    module.forward = partial(call, name, module, module.forward)
+                    stack.enter_context(wrapped(module, partial(call, name, module)))
             yield
 
     def _container_call(self, name: str, module: nn.Module, forward: Any, *a: Any, **k: Any) -> Any:
@@ -608,14 +608,6 @@ def _port(state: str) -> Port:
 
 def _state(port: Port) -> str:
     return "a membrane potential" if port == "membrane" else f"a neuron's state {port}"
-
-
-def _put_back(module: nn.Module, forward: Any) -> None:
-    """A module's own forward, or the one that the instance had."""
-    if forward is None:
-        del module.forward
-    else:
-        module.forward = forward
 
 
 def _check_rank(reader: str, source: Tensor, function: str) -> None:
