@@ -162,24 +162,38 @@ def _check_training(graph: SpikingGraph, inputs: Tensor, num_steps: int) -> None
         )
     named = {name: p for name, p in graph.model.named_parameters() if p.requires_grad}
     theirs, found = _gradients(own.readout, named), _gradients(ours, named)
+    different = _differing(named, theirs, found)
+    if different is None:
+        return
+    again = _Own(graph, inputs, num_steps, gradients=True).readout
+    if again is not None and _differing(named, theirs, _gradients(again, named)) is not None:
+        return  # a surrogate gradient that is drawn at random
+    raise TraceError(
+        f"fine-tuning would not train '{different}' as the network's own forward does: the spikes "
+        "are the same, but not its gradient; forward cuts tensors off from autograd (.detach(), "
+        "torch.no_grad()), which is not supported: remove it, or freeze what is not to be trained "
+        "with requires_grad_(False)"
+    )
+
+
+def _differing(
+    named: dict[str, nn.Parameter], theirs: list[Tensor], found: list[Tensor]
+) -> str | None:
+    """The first parameter whose two gradients differ by more than rounding."""
     largest = max((float(each.norm()) for each in (*theirs, *found)), default=0.0)
     for name, one, other in zip(named, theirs, found, strict=True):
         size = max(float(one.norm()), float(other.norm()), NOISE * largest)
         if float((one - other).norm()) > GRADIENT_ERROR * size:
-            raise TraceError(
-                f"fine-tuning would not train '{name}' as the network's own forward does: the "
-                "spikes are the same, but not its gradient; forward cuts tensors off from autograd "
-                "(.detach(), torch.no_grad()), which is not supported: remove it, or freeze what "
-                "is not to be trained with requires_grad_(False)"
-            )
+            return name
+    return None
 
 
 def _gradients(readout: Tensor, named: dict[str, nn.Parameter]) -> list[Tensor]:
     """Gradients of something that depends on every output in its own way; NaN counts as 0."""
-    found: tuple[Tensor | None, ...] = (None,) * len(named)
-    if readout.requires_grad and named:
-        weights = torch.linspace(-1, 2, readout.numel(), device=readout.device)
-        total = (weights.view_as(readout) * readout).sum()
-        found = torch.autograd.grad(total, list(named.values()), allow_unused=True)
-    pairs = zip(found, named.values(), strict=True)
-    return [torch.zeros_like(p) if g is None else g.nan_to_num() for g, p in pairs]
+    if not (readout.requires_grad and named):
+        return [torch.zeros_like(p) for p in named.values()]
+    weights = torch.linspace(-1, 2, readout.numel(), device=readout.device)
+    total = (weights.view_as(readout) * readout).sum()
+    parameters = list(named.values())
+    found = torch.autograd.grad(total, parameters, allow_unused=True, materialize_grads=True)
+    return [each.nan_to_num() for each in found]

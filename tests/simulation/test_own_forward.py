@@ -11,6 +11,7 @@ import torch
 from networks import TRACED, LoopNet, Made, OptionNet, enlivened
 from neuron_kinds import KINDS, ExplicitNet, hidden
 from reference import reset_own
+from snntorch import surrogate
 from torch import Tensor, nn
 
 from spear_gym.simulation.own_forward import check_simulation
@@ -149,6 +150,15 @@ def test_what_is_frozen_may_be_cut_off() -> None:
     net = deep(without_gradients)
     net.conv.requires_grad_(False)
     check_simulation(trace(net, torch.rand(4, 1, 8, 8)), torch.rand(4, 1, 8, 8), STEPS)
+
+
+def test_random_surrogate_gradients_are_not_compared() -> None:
+    net = OptionNet(
+        lambda channels, dims: snn.Leaky(
+            0.7, threshold=0.3, init_hidden=True, spike_grad=surrogate.SSO()
+        )
+    )
+    check_simulation(trace(enlivened(net), torch.rand(4, 1, 8, 8)), torch.rand(4, 1, 8, 8), STEPS)
 
 
 def test_gradients_of_an_uncut_loop() -> None:
