@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from spear_gym.data.splits import DataSplits, MapDataset, Split, as_split
 from spear_gym.names import unknown
 from spear_gym.pruning.surgery import check_surgery
+from spear_gym.simulation.own_forward import check_simulation
 from spear_gym.simulation.simulate import SCORINGS, Scoring, Simulator, accuracy
 from spear_gym.simulation.walk import Walk
 from spear_gym.snn.graph import Readout, SpikingGraph
@@ -164,6 +165,7 @@ class Workload:
         if self.graph.groups:
             loop = self.graph.idiom == "loop"
             check_surgery(self.graph, shown if loop or not self.varying else shown[0])
+        check_simulation(self.graph, example, num_steps)
 
     def _check_settings(self, model: nn.Module, train: Split) -> None:
         if isinstance(self.num_steps, bool) or self.num_steps < 1:

@@ -6,8 +6,8 @@ from math import prod
 
 from torch import nn
 
+from spear_gym.snn.drafts import Draft
 from spear_gym.snn.graph import CONNECTIONS, Kind, Node, PrunableGroup, Segment
-from spear_gym.snn.record import Draft
 
 
 class _Spaces:

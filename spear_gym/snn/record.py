@@ -6,16 +6,15 @@ watches every torch function and a wrapper stands before every layer. Because re
 what each tensor *means* is kept beside it, by identity.
 
 Operations are hash-consed: the same layer on the same inputs is one draft however often the loop
-over time comes by, so the recorded loop arrives already rolled up into one time step. A neuron is
-the only place where time passes: its call number k belongs to step k of its membrane's chain.
+over time comes by, so the recorded loop arrives already rolled up into one time step (see
+:mod:`spear_gym.snn.calls` for how time passes).
 """
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -25,6 +24,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from spear_gym.snn.calls import Call, call_of, port_of
+from spear_gym.snn.drafts import Draft
 from spear_gym.snn.errors import TraceError
 from spear_gym.snn.graph import Kind, Port
 from spear_gym.snn.leaves import (
@@ -49,10 +50,10 @@ from spear_gym.snn.meanings import (
     time_index,
 )
 from spear_gym.snn.neurons import Neuron
-from spear_gym.snn.neurons.base import MEMBRANE
 from spear_gym.snn.neurons.general import examined
 from spear_gym.snn.neurons.identify import model_of
 from spear_gym.snn.neurons.own import on_cpu, state_names
+from spear_gym.snn.watching import wrapped
 
 ALIASES = frozenset({"contiguous", "detach", "clone", "float", "to", "requires_grad"})
 RESHAPES = frozenset({"view", "reshape", "flatten", "squeeze"})
@@ -68,21 +69,6 @@ TRAVELLING = frozenset({"value", "spikes"})
 """Ports that another layer may read."""
 VALUES = frozenset({"item", "tolist", "numpy", "__bool__", "__float__", "__int__", "__index__"})
 """Functions that take a tensor's values out of sight."""
-
-
-@dataclass(frozen=True, slots=True)
-class Draft:
-    """A node before channels are known."""
-
-    kind: Kind
-    name: str
-    inputs: tuple[int, ...]
-    module: str | None
-    function: Callable[[Tensor], Tensor] | None
-    shape: tuple[int, ...]
-    static: bool
-    analog: bool
-    neuron: Neuron | None = None
 
 
 class Recorder(TorchFunctionMode):
@@ -150,8 +136,7 @@ class Recorder(TorchFunctionMode):
             for name, module in self.model.named_modules():
                 if name:
                     call = self._leaf_call if is_leaf(name, module) else self._container_call
-                    stack.callback(_put_back, module, vars(module).get("forward"))
-                    module.forward = partial(call, name, module, module.forward)
+                    stack.enter_context(wrapped(module, partial(call, name, module)))
             yield
 
     def _container_call(self, name: str, module: nn.Module, forward: Any, *a: Any, **k: Any) -> Any:
@@ -203,70 +188,36 @@ class Recorder(TorchFunctionMode):
             self._push(output, kind, name, name, None, [step])
 
     def _neuron_call(self, name: str, module: nn.Module, forward: Any, *a: Any, **k: Any) -> Any:
-        signature = inspect.signature(forward)
-        arguments = dict(signature.bind(*a, **k).arguments)
-        first, *names = signature.parameters
-        input_ = arguments.pop(first)
-        source = self._read(input_, f"neuron '{name}'")
-        held = {key: getattr(module, key) for key in state_names(module)}
-        draft, call = self._step_of(name, held, arguments, source, input_)
+        call = call_of(name, module, forward, a, k)
+        source = self._read(call.input, f"neuron '{name}'")
+        draft, step = self._step_of(call, source)
         output = forward(*a, **k)
-        if source.step is not None and source.step != call:
+        if source.step is not None and source.step != step:
             raise TraceError(
-                f"neuron '{name}' is at its time step {call} but its input is from step "
+                f"neuron '{name}' is at its time step {step} but its input is from step "
                 f"{source.step}; connections that reach back or ahead in time are not supported"
             )
-        self.calls[draft] = call + 1
-        spikes, *states = output if isinstance(output, tuple) else (output,)
+        self.calls[draft] = step + 1
+        spikes, *returned = output if isinstance(output, tuple) else (output,)
+        states = [(key, getattr(module, key)) for key in state_names(module)]
         # The states that it returns are those that it keeps, unless its forward is not snnTorch's.
-        for key, state in zip(names, states, strict=False):
-            self._set_state(state, draft, key, call)
-        for key in held:
-            self._set_state(getattr(module, key), draft, key, call)
-        self._set(spikes, Step(draft, "spikes", call))
+        for key, state in (*zip(call.names, returned, strict=False), *states):
+            if isinstance(state, Tensor):
+                self._set(state, Step(draft, port_of(key), step))
+        self._set(spikes, Step(draft, "spikes", step))
         return output
 
-    def _set_state(self, state: Any, draft: int, key: str, call: int) -> None:
-        if isinstance(state, Tensor):
-            self._set(state, Step(draft, _port(key), call))
-
-    def _step_of(
-        self,
-        name: str,
-        held: dict[str, Any],
-        arguments: dict[str, Any],
-        source: Step,
-        input_: Tensor,
-    ) -> tuple[int, int]:
+    def _step_of(self, call: Call, source: Step) -> tuple[int, int]:
         """A neuron's draft, and which time step it is at."""
-        handed = {key: value for key, value in arguments.items() if value is not None}
-        states = {**held, **handed}
-        meanings = {key: self.meaning(state) for key, state in states.items()}
-        known = {key: meaning for key, meaning in meanings.items() if meaning is not None}
-        if known:
-            missing = [key for key in handed if key not in known]
-            if missing:
-                raise TraceError(
-                    f"neuron '{name}' is given a {missing[0]} that is not its own of the step "
-                    "before; give it all its states back, or none"
-                )
-            return self._next_call(name, known, source)
-        for key, state in states.items():
-            if not isinstance(state, Tensor) and key in handed:
-                raise TraceError(
-                    f"neuron '{name}' is called with {key}={state!r}, which is no state; only its "
-                    "input and its states, one tensor each, may be given"
-                )
-            if isinstance(state, Tensor) and state.numel() and bool((state != 0).any()):
-                raise TraceError(
-                    f"neuron '{name}' starts from a state {key} that is not zero; start it from "
-                    "`reset_mem()`"
-                )
-        if name not in self.given:
-            self.given[name] = tuple(arguments)
-        chain = ("chain", name, source.draft, source.port, len(self.drafts))
-        neuron = self._neuron(name, tuple(input_.shape[1:]))
-        return self._draft(chain, Kind.NEURON, name, name, None, [source], input_, neuron), 0
+        before = call.before(self.meaning, self.drafts, source)
+        if before is not None:
+            assert before.step is not None
+            return before.draft, before.step + 1
+        name = call.name
+        self.given.setdefault(name, tuple(call.given))
+        key = ("chain", name, source.draft, source.port, len(self.drafts))
+        neuron = self._neuron(name, tuple(call.input.shape[1:]))
+        return self._draft(key, Kind.NEURON, name, name, None, [source], call.input, neuron), 0
 
     def _neuron(self, name: str, shape: tuple[int, ...]) -> Neuron:
         found = self._neurons[name]
@@ -274,30 +225,6 @@ class Recorder(TorchFunctionMode):
             found = examined(name, self._at_rest[name], shape, self.given[name], found)
             self._neurons[name] = found
         return found
-
-    def _next_call(self, name: str, states: dict[str, Meaning], source: Step) -> tuple[int, int]:
-        steps = set()
-        for key, before in states.items():
-            own = isinstance(before, Step) and self.drafts[before.draft].module == name
-            if not (own and isinstance(before, Step) and before.port == _port(key)):
-                raise TraceError(
-                    f"neuron '{name}' is given a state {key} that is not its own of the step "
-                    "before; give every neuron layer its own"
-                )
-            steps.add((before.draft, before.step))
-        draft, step = steps.pop()
-        if steps or step is None:
-            raise TraceError(
-                f"neuron '{name}' is given states of different time steps; give it those of the "
-                "step before"
-            )
-        if self.drafts[draft].inputs != (source.draft,):
-            raise TraceError(
-                f"neuron '{name}' is called again with another input while it keeps its state "
-                "(shared by two layers, or fed back from the step before); give each layer a "
-                "neuron of its own; recurrent connections are not supported"
-            )
-        return draft, step + 1
 
     # ---------------------------------------------------------------- functions
 
@@ -602,20 +529,8 @@ class Recorder(TorchFunctionMode):
         return f"{scope}{name}"
 
 
-def _port(state: str) -> Port:
-    return "membrane" if state == MEMBRANE else state
-
-
 def _state(port: Port) -> str:
     return "a membrane potential" if port == "membrane" else f"a neuron's state {port}"
-
-
-def _put_back(module: nn.Module, forward: Any) -> None:
-    """A module's own forward, or the one that the instance had."""
-    if forward is None:
-        del module.forward
-    else:
-        module.forward = forward
 
 
 def _check_rank(reader: str, source: Tensor, function: str) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from itertools import product
 from math import prod
 from typing import Any, NamedTuple
@@ -11,6 +13,7 @@ import snntorch as snn
 import torch
 from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
+from neuron_kinds import DecayedInput
 from reference import frames_of, in_float64, random_plan, run_plain, slow_count
 from torch import Tensor, nn
 
@@ -18,7 +21,7 @@ from spear_gym.pruning.plan import Plan
 from spear_gym.pruning.surgery import prune_network
 from spear_gym.simulation.simulate import Simulator
 from spear_gym.snn.graph import SpikingGraph
-from spear_gym.snn.trace import trace
+from spear_gym.snn.trace import reset_neurons, trace
 
 # ------------------------------------------------------------------ random networks
 
@@ -58,7 +61,7 @@ class RandomNet(nn.Module):
                 module = self.get_submodule(name)
                 if inside and isinstance(module, nn.Conv1d | nn.Conv2d | nn.Linear):
                     self.analog.add(name)
-                inside = inside and not isinstance(module, snn.Leaky)
+                inside = inside and not isinstance(module, snn.SpikingNeuron)
             analog = inside if join == "next" else inside or analog
 
 
@@ -77,9 +80,17 @@ class Case(NamedTuple):
     plan_seed: int
 
 
-def _neuron(draw: Any) -> snn.Leaky:
+def _neuron(draw: Any) -> snn.SpikingNeuron:
     reset = draw(st.sampled_from(["subtract", "zero", "none"]))
-    return snn.Leaky(0.5, threshold=0.2, init_hidden=True, reset_mechanism=reset)
+    options: dict[str, Any] = {"reset_mechanism": reset, "threshold": 0.2, "init_hidden": True}
+    kinds: list[Callable[..., snn.SpikingNeuron]] = [
+        partial(snn.Leaky, 0.5),
+        partial(snn.Synaptic, 0.5, 0.6),
+        partial(snn.Alpha, 0.8, 0.5),
+        partial(snn.Lapicque, 0.6),
+        partial(DecayedInput, 0.3),  # steps itself
+    ]
+    return draw(st.sampled_from(kinds))(**options)
 
 
 def _groups(draw: Any, inputs: int, outputs: int) -> int:
@@ -137,9 +148,7 @@ def _block(draw: Any, net: RandomNet, shape: tuple[int, ...]) -> None:
 def _shape(net: RandomNet, shape: tuple[int, ...]) -> tuple[int, ...]:
     with torch.no_grad():
         out = tuple(net.eval()(torch.zeros(2, *shape)).shape[1:])
-    for module in net.modules():
-        if isinstance(module, snn.Leaky):
-            module.mem = torch.zeros(0)
+    reset_neurons(net)
     return out
 
 

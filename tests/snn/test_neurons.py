@@ -261,6 +261,18 @@ def test_deltaleaky_fires_at_changes() -> None:
     assert assert_same_spikes(graph, random_plan(graph, 0), torch.rand(6, 1, 8, 8))["lif1"].any()
 
 
+def test_a_membrane_that_is_no_buffer_makes_the_steps_of_a_loop() -> None:
+    def loop(net: Any, x: Tensor) -> Tensor:
+        net.lif1.reset_mem(), net.lif2.reset_mem()
+        return torch.stack([net.lif2(net.current(x))[0] for _ in range(4)])
+
+    net = LoopNet(loop, lif1=Own(6, init_hidden=True))
+    graph = trace(enlivened(net), torch.rand(4, 1, 8, 8))
+    assert (graph.idiom, graph.traced_steps) == ("loop", 4)
+    inputs = torch.rand(6, 1, 8, 8)
+    assert assert_same_spikes(graph, random_plan(graph, 0), inputs, steps=4)["lif1"].any()
+
+
 def test_an_instances_own_forward_is_left_to_it() -> None:
     class Twofold(snn.Leaky):
         def __init__(self) -> None:

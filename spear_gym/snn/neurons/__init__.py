@@ -21,7 +21,7 @@ from spear_gym.snn.neurons.synaptic import Synaptic
 MODELS: tuple[type[Model], ...] = (Leaky, Synaptic, Alpha, Lapicque)
 """The table: what is written out here, by the class of snnTorch that it stands for."""
 
-__all__ = ["MODELS", "Neuron", "Tensors", "over_time", "own_tensors"]
+__all__ = ["MODELS", "Neuron", "Tensors", "over_time", "own_tensors", "with_surrogate"]
 
 
 def over_time(
@@ -48,9 +48,7 @@ def over_time(
     """
     # Unbound once: indexing step by step would fill a zero gradient of full length at every step.
     frames = current.unbind(0)
-    step = neuron.stepper(
-        module, tensors, frames[0], _with_surrogate(module) if training else _hard
-    )
+    step = neuron.stepper(module, tensors, frames[0], with_surrogate(module) if training else _hard)
     for t in range(num_steps):
         yield step(frames[t if len(frames) > 1 else 0])
 
@@ -64,6 +62,7 @@ def _hard(mem: Tensor, threshold: Tensor) -> Tensor:
     return torch.gt(mem, threshold, out=torch.empty_like(mem))
 
 
-def _with_surrogate(module: snn.SpikingNeuron) -> Fire:
+def with_surrogate(module: snn.SpikingNeuron) -> Fire:
+    """Fires with the user's surrogate gradient."""
     surrogate = module.spike_grad
     return lambda mem, threshold: surrogate(mem - threshold)

@@ -107,11 +107,7 @@ class Neuron(ABC):
         """
         raise NotImplementedError
 
-    def scan_fallback(
-        self,
-        module: snn.SpikingNeuron,
-        inputs: Tensor,
-    ) -> str | None:
+    def scan_fallback(self, module: snn.SpikingNeuron, inputs: Tensor) -> str | None:
         """Which part of :meth:`scan` runs without compiled loops, and why; ``None`` if none."""
         return None
 
@@ -156,7 +152,7 @@ class Model(Neuron):
 
     @property
     def name(self) -> str:
-        """SnnTorch's name."""
+        """Its name in snnTorch."""
         return self.module.__name__
 
     @property
@@ -165,7 +161,7 @@ class Model(Neuron):
         return (*self.own, "threshold", "graded_spikes_factor")
 
     def axis(self, name: str, tensor: Tensor, dims: int) -> int | None:
-        """SnnTorch's parameters broadcast."""
+        """As the parameters of snnTorch's neurons broadcast."""
         return broadcast_axis(tensor, dims)
 
     def describe(self) -> str:

@@ -245,7 +245,7 @@ def same(one: Tensor, other: Tensor, size: float) -> bool:
 
 def _tensors(neuron: snn.SpikingNeuron) -> dict[str, Tensor]:
     """All tensors of a neuron at rest that are no states."""
-    states = {*state_names(neuron), MEMBRANE}
+    states = state_names(neuron)
     held = {**neuron._parameters, **neuron._buffers, **vars(neuron)}
     return {k: v for k, v in held.items() if isinstance(v, Tensor) and k not in states}
 

@@ -15,8 +15,9 @@ from spear_gym.snn.neurons.base import MEMBRANE, Stepper, Tensors
 
 
 def state_names(neuron: snn.SpikingNeuron) -> tuple[str, ...]:
-    """Names of the states that snnTorch keeps in a neuron: buffers that are not saved."""
-    return tuple(name for name in neuron._buffers if name in neuron._non_persistent_buffers_set)
+    """Names of a neuron's states: buffers that are not saved, and a membrane that is no buffer."""
+    kept = [name for name in neuron._buffers if name in neuron._non_persistent_buffers_set]
+    return (*kept, MEMBRANE) if MEMBRANE in vars(neuron) else tuple(kept)
 
 
 def clear(neuron: snn.SpikingNeuron) -> None:
@@ -29,10 +30,10 @@ def clear(neuron: snn.SpikingNeuron) -> None:
     if reset is not None:
         reset()
     for name in state_names(neuron):
-        state = neuron._buffers[name]
+        state = getattr(neuron, name)
         # What its own reset has set to something is where it starts from.
         if state is not None and (reset is None or not bool(state.any())):
-            neuron._buffers[name] = state.detach().new_zeros(0)
+            setattr(neuron, name, state.detach().new_zeros(0))
     neuron.__dict__.pop("reset", None)
 
 

@@ -1,0 +1,199 @@
+"""The simulation held against the network's own forward, before any figure is believed.
+
+Tracing replays a network with its own layers for a few steps; here the simulator itself runs over
+all time steps, on samples that are made larger until every neuron layer fires, and every spike,
+the readout and the gradient of every parameter are compared.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from spear_gym import device
+from spear_gym.simulation.differentiable import forward
+from spear_gym.simulation.simulate import Simulator
+from spear_gym.snn.errors import TraceError
+from spear_gym.snn.graph import Kind, Node, SpikingGraph
+from spear_gym.snn.neurons.base import MEMBRANE
+from spear_gym.snn.trace import preserved_states, reset_neurons
+from spear_gym.snn.watching import wrapped
+
+GAINS = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0)
+"""By which the samples are multiplied, one after the other, until every layer fires."""
+
+FEW, SHARE = 4, 0.01
+"""Spikes, and the share of them, that may differ: reordered float32 sums move one now and then."""
+
+GRADIENT_ERROR = 0.01
+"""Norm of a gradient's error that is allowed, relative to the gradient's own."""
+
+NOISE = 1e-5
+"""Norm, relative to the largest gradient's, below which a gradient is rounding."""
+
+TRAINED = 2
+"""Samples whose gradients are compared; all time steps of them are kept in memory."""
+
+
+def check_simulation(graph: SpikingGraph, inputs: Tensor, num_steps: int) -> None:
+    """Checks that a traced network is simulated and trained as its own forward has it.
+
+    Args:
+        graph: the unpruned network.
+        inputs: a few samples, ``(samples, channel, ...)``, or ``(samples, time, channel, ...)``
+            when the graph's input varies.
+        num_steps: time steps T.
+
+    Raises:
+        TraceError: when spikes, readout or gradients differ.
+    """
+    gain = GAINS[0]
+    with device.exact_products(inputs.device):
+        for gain in GAINS:
+            own = _Own(graph, inputs * gain, num_steps, gradients=False)
+            simulated = _simulated(graph, inputs * gain, num_steps)
+            _check_spikes(graph, own.spikes, simulated, num_steps)
+            if all(bool(fired.any()) for fired in simulated.values()):
+                break
+        with torch.enable_grad():
+            _check_training(graph, inputs[:TRAINED] * gain, num_steps)
+
+
+def _simulated(graph: SpikingGraph, inputs: Tensor, num_steps: int) -> dict[str, Tensor]:
+    """Spikes of every neuron layer, ``(time, samples, ...)``."""
+    spikes: dict[str, Tensor] = {}
+
+    def watch(node: Node, value: Tensor) -> None:
+        if node.kind is Kind.NEURON:
+            spikes[node.name] = value.to(inputs.dtype)
+
+    Simulator(graph, inputs, num_steps, watch=watch).run()
+    return spikes
+
+
+class _Own:
+    """The network's own forward over all time steps.
+
+    Attributes:
+        spikes: of every neuron layer, ``(time, samples, ...)``.
+        readout: ``(samples, classes)``, ``None`` where no layer gives it.
+    """
+
+    def __init__(
+        self, graph: SpikingGraph, inputs: Tensor, num_steps: int, *, gradients: bool
+    ) -> None:
+        self._fired: dict[str, list[Tensor]] = {node.name: [] for node in graph.neurons}
+        self._output: list[Tensor] = []
+        reset_neurons(graph.model)
+        with self._watched(graph), preserved_states(), torch.set_grad_enabled(gradients):
+            if graph.idiom == "loop":
+                graph.model(inputs.transpose(0, 1) if graph.varying else inputs.clone())
+            else:
+                for step in range(num_steps):
+                    graph.model((inputs[:, step] if graph.varying else inputs).clone())
+        reset_neurons(graph.model)
+        self.spikes = {name: torch.stack(each).detach() for name, each in self._fired.items()}
+        self.readout: Tensor | None = None
+        if self._output:
+            recorded = torch.stack(self._output)
+            self.readout = recorded.sum(0) if graph.readout == "spikes" else recorded.mean(0)
+
+    @contextmanager
+    def _watched(self, graph: SpikingGraph) -> Iterator[None]:
+        with ExitStack() as stack:
+            for node in graph.nodes:
+                if node.kind is Kind.NEURON or (node.index == graph.output and node.module):
+                    module = graph.module(node)
+                    stack.enter_context(wrapped(module, partial(self._call, graph, node, module)))
+            yield
+
+    def _call(
+        self, graph: SpikingGraph, node: Node, module: nn.Module, forward: Any, *a: Any, **k: Any
+    ) -> Any:
+        output = forward(*a, **k)
+        value = output[0] if isinstance(output, tuple) else output
+        if node.kind is Kind.NEURON:
+            self._fired[node.name].append(value)
+        if node.index == graph.output:
+            membrane = graph.reads_membrane(node)
+            self._output.append(getattr(module, MEMBRANE) if membrane else value)
+        return output
+
+
+def _check_spikes(
+    graph: SpikingGraph, own: dict[str, Tensor], simulated: dict[str, Tensor], num_steps: int
+) -> None:
+    for node in graph.neurons:
+        theirs, ours = own[node.name], simulated[node.name]
+        if theirs.shape != ours.shape:
+            raise TraceError(
+                f"neuron layer '{node.name}' is called {len(theirs)} times by the network's "
+                f"forward, for {num_steps} time steps; every layer must be called once a step"
+            )
+        differing = int((theirs != ours).sum())
+        fired = max(int((theirs != 0).sum()), int((ours != 0).sum()))
+        if differing > FEW and differing > SHARE * fired:
+            raise TraceError(
+                f"neuron layer '{node.name}' fires otherwise in the simulation than in the "
+                f"network's own forward: {differing} of its {fired} spikes over {num_steps} time "
+                "steps differ; forward depends on values, on randomness, on the number of the "
+                "step, or on state that is not a neuron's"
+            )
+
+
+def _check_training(graph: SpikingGraph, inputs: Tensor, num_steps: int) -> None:
+    """Where all spikes are equal, the readout and its gradients are equal but for rounding."""
+    own = _Own(graph, inputs, num_steps, gradients=True)
+    simulated = _simulated(graph, inputs, num_steps)
+    moved = any(not torch.equal(own.spikes[name], fired) for name, fired in simulated.items())
+    if moved or own.readout is None:
+        return
+    ours = forward(graph, inputs, num_steps, training=False)
+    scale = float(own.readout.detach().abs().max().clamp_min(1e-6))
+    if not torch.allclose(ours, own.readout, rtol=1e-3, atol=1e-3 * scale, equal_nan=True):
+        raise TraceError(
+            "the readout of the simulation and of the network's own forward differ although their "
+            "spikes do not; hooks that change a layer's output are not supported"
+        )
+    named = {name: p for name, p in graph.model.named_parameters() if p.requires_grad}
+    theirs, found = _gradients(own.readout, named), _gradients(ours, named)
+    different = _differing(named, theirs, found)
+    if different is None:
+        return
+    again = _Own(graph, inputs, num_steps, gradients=True).readout
+    if again is not None and _differing(named, theirs, _gradients(again, named)) is not None:
+        return  # a surrogate gradient that is drawn at random
+    raise TraceError(
+        f"fine-tuning would not train '{different}' as the network's own forward does: the spikes "
+        "are the same, but not its gradient; forward cuts tensors off from autograd (.detach(), "
+        "torch.no_grad()), which is not supported: remove it, or freeze what is not to be trained "
+        "with requires_grad_(False)"
+    )
+
+
+def _differing(
+    named: dict[str, nn.Parameter], theirs: list[Tensor], found: list[Tensor]
+) -> str | None:
+    """The first parameter whose two gradients differ by more than rounding."""
+    largest = max((float(each.norm()) for each in (*theirs, *found)), default=0.0)
+    for name, one, other in zip(named, theirs, found, strict=True):
+        size = max(float(one.norm()), float(other.norm()), NOISE * largest)
+        if float((one - other).norm()) > GRADIENT_ERROR * size:
+            return name
+    return None
+
+
+def _gradients(readout: Tensor, named: dict[str, nn.Parameter]) -> list[Tensor]:
+    """Gradients of something that depends on every output in its own way; NaN counts as 0."""
+    if not (readout.requires_grad and named):
+        return [torch.zeros_like(p) for p in named.values()]
+    weights = torch.linspace(-1, 2, readout.numel(), device=readout.device)
+    total = (weights.view_as(readout) * readout).sum()
+    parameters = list(named.values())
+    found = torch.autograd.grad(total, parameters, allow_unused=True, materialize_grads=True)
+    return [each.nan_to_num() for each in found]
