@@ -95,7 +95,10 @@ def test_a_report_replaces_nothing_beside_an_archive(
 
 
 def test_every_earlier_report_is_recognised() -> None:
-    pages = sorted((Path(__file__).parents[2] / "notebooks" / "results").rglob("report.html"))
+    root = Path(__file__).parents[2]
+    pages = [
+        p for top in ("notebooks", "results", "docs") for p in (root / top).rglob("report.html")
+    ]
     assert len(pages) >= 3
     assert all(is_report(path) for path in pages)
 
