@@ -94,15 +94,6 @@ def test_a_report_replaces_nothing_beside_an_archive(
     assert {path.name for path in tmp_path.iterdir()} == {"mine.gz", name}
 
 
-def test_every_earlier_report_is_recognised() -> None:
-    root = Path(__file__).parents[2]
-    pages = [
-        p for top in ("notebooks", "results", "docs") for p in (root / top).rglob("report.html")
-    ]
-    assert len(pages) >= 3
-    assert all(is_report(path) for path in pages)
-
-
 def test_the_page_of_a_report_is_written_first(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
