@@ -212,18 +212,14 @@ def read_json(path: Path) -> Any:
 
 def sums(folder: Path, result: dict[str, Any]) -> dict[str, str]:
     """SHA-256 of the files that belong together, the result's without these sums."""
+    found = {name: files.sha256(folder / name) for name in (SETTINGS, PLAN, NETWORK)}
+    return found | {RESULT: sum_of_result(result)}
+
+
+def sum_of_result(result: dict[str, Any]) -> str:
+    """SHA-256 of a result without the sums that it holds."""
     rest = {key: value for key, value in result.items() if key != "sha256"}
-    found = {name: _sum(folder / name) for name in (SETTINGS, PLAN, NETWORK)}
-    text = json.dumps(rest, sort_keys=True)
-    return found | {RESULT: hashlib.sha256(text.encode()).hexdigest()}
-
-
-def _sum(path: Path) -> str:
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise FileError(f"cannot read '{path}': {error.strerror}") from error
+    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
 
 
 def _is_search(path: Path) -> bool:

@@ -6,6 +6,7 @@ read, and what is read must be in range, belong together and agree with itself.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, get_args
@@ -14,7 +15,14 @@ import torch
 from torch import Tensor, nn
 
 from spear_gym.fields import Fields
-from spear_gym.files import FileError, largest_tensor_file, parse_tensors, raised_as, read_whole
+from spear_gym.files import (
+    JSON_LIMIT,
+    FileError,
+    largest_tensor_file,
+    parse_tensors,
+    raised_as,
+    read_whole,
+)
 from spear_gym.pruning.plan import Plan
 from spear_gym.pruning.surgery import prune_network
 from spear_gym.simulation.simulate import PRECISIONS, SCORINGS
@@ -29,7 +37,7 @@ from .folders import (
     is_front,
     is_identity,
     read_json,
-    sums,
+    sum_of_result,
 )
 from .run_folder import RESULT_FORMAT, Outcome, SearchSettings
 
@@ -106,7 +114,10 @@ def read_result(folder: Path) -> dict[str, Any]:
         raise RunError(f"'{path}' is no result of spear-gym")
     with raised_as(RunError):
         _check_result(Fields(data, f"'{path}'"), read_settings(folder))
-        _check_sums(folder, data)
+        for name in (SETTINGS, PLAN):
+            content = read_whole(folder / name, JSON_LIMIT)
+            _check_sum(folder, data, name, hashlib.sha256(content).hexdigest())
+        _check_sum(folder, data, RESULT, sum_of_result(data))
     return data
 
 
@@ -139,21 +150,19 @@ def _check_measurement(given: Fields) -> float:
     return given.number("synops", 0.0)
 
 
-def _check_sums(folder: Path, result: dict[str, Any]) -> None:
-    """Sees that the files of a run belong together; versions before 0.1 did not write that.
+def _check_sum(folder: Path, result: Any, name: str, digest: str) -> None:
+    """Sees that a file of a run is that of its result; versions before 0.1 did not write that.
 
     Raises:
-        FileError: naming a file that was changed since the run ended.
+        FileError: when it was changed since the run ended.
     """
-    if "sha256" not in result:
+    if not isinstance(result, dict) or "sha256" not in result:
         return
-    written = Fields(result, f"'{folder / RESULT}'").mapping("sha256")
-    for name, digest in sums(folder, result).items():
-        if written.text(name) != digest:
-            raise FileError(
-                f"'{folder / name}' was changed since the run ended: its SHA-256 is not what "
-                f"'{RESULT}' says; write the files again with --resume"
-            )
+    if Fields(result, f"'{folder / RESULT}'").mapping("sha256").text(name) != digest:
+        raise FileError(
+            f"'{folder / name}' was changed since the run ended: its SHA-256 is not what "
+            f"'{RESULT}' says; write the files again with --resume"
+        )
 
 
 def load_network(folder: Path, workload: Workload) -> nn.Module:
@@ -173,6 +182,9 @@ def load_network(folder: Path, workload: Workload) -> nn.Module:
     path, expected = folder / NETWORK, model.state_dict()
     with raised_as(RunError):
         content = read_whole(path, largest_tensor_file(expected))
+        if (folder / RESULT).exists():
+            digest = hashlib.sha256(content).hexdigest()
+            _check_sum(folder, read_json(folder / RESULT), NETWORK, digest)
         tensors = parse_tensors(content, expected, f"'{path}'")
     for name, tensor in tensors.items():
         if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):

@@ -6,11 +6,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import nn
 
 from spear_gym.data.splits import DataSplits
+from spear_gym.files import FileError, largest_tensor_file, parse_tensors, read_whole
 from spear_gym.simulation.simulate import Scoring
 from spear_gym.training import OnBatch, Recipe, train
 from spear_gym.workload import Workload, WorkloadError, register_workload
@@ -109,14 +108,13 @@ def load_weights(model: nn.Module, path: Path) -> None:
     Raises:
         WorkloadError: when the file is missing, damaged, or its tensors do not fit.
     """
+    expected = model.state_dict()
     try:
-        tensors = load_file(path)
-    except (OSError, SafetensorError) as error:
+        content = read_whole(path, largest_tensor_file(expected))
+        tensors = parse_tensors(content, expected, "it")
+    except FileError as error:
         raise WorkloadError(f"cannot read weights from '{path}': {error}") from error
-    try:
-        model.load_state_dict(tensors)
-    except RuntimeError as error:
-        raise WorkloadError(f"the weights in '{path}' do not fit the network: {error}") from error
+    model.load_state_dict(tensors)
 
 
 ENTRIES: dict[str, Entry] = {}

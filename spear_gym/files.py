@@ -6,6 +6,7 @@ that a file says is believed to be small, shallow or finite.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import platform
@@ -17,8 +18,9 @@ import threading
 import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from io import BufferedReader
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 from torch import Tensor
@@ -87,8 +89,28 @@ def read_whole(path: Path, limit: int) -> bytes:
     return content
 
 
+def read_start(path: Path, size: int) -> bytes:
+    """The first bytes of an ordinary file, of whatever size.
+
+    Raises:
+        FileError: when it cannot be read, or is no ordinary file.
+    """
+    with _ordinary(path) as file:
+        return file.read(size)
+
+
+def sha256(path: Path) -> str:
+    """The SHA-256 of an ordinary file.
+
+    Raises:
+        FileError: when it cannot be read, or is no ordinary file.
+    """
+    with _ordinary(path) as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 @contextmanager
-def _ordinary(path: Path) -> Iterator[BinaryIO]:
+def _ordinary(path: Path) -> Iterator[BufferedReader]:
     """Opens a file; pipes and devices are refused."""
     # Opening a pipe would wait for somebody to write to it.
     flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
@@ -179,7 +201,8 @@ def parse_tensors(content: bytes, expected: Mapping[str, Tensor], name: str) -> 
     try:
         found: dict[str, Tensor] = load(content)
     except (SafetensorError, ValueError, TypeError, KeyError, OverflowError, RuntimeError) as error:
-        raise FileError(f"{name} is no safetensors file, or is damaged: {error}") from error
+        reason = str(error)[:200]
+        raise FileError(f"{name} is no safetensors file, or is damaged: {reason}") from error
     for key in sorted({*found, *expected}):
         wanted, there = (_form(tensors.get(key)) for tensors in (expected, found))
         if wanted != there:

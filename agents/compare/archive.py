@@ -11,6 +11,7 @@ from spear_gym.agents.base import AgentError
 from spear_gym.env.observation import check_features
 from spear_gym.fields import Fields, shown
 from spear_gym.files import FileError, file_name
+from spear_gym.lre.samples import MOST_FRACTION
 from spear_gym.reward import make_reward
 from spear_gym.simulation.simulate import SCORINGS
 
@@ -20,6 +21,9 @@ MOST_CELLS = 100_000
 MOST_BUDGET = 1_000_000
 MOST_POINTS = 100_000_000
 """Cells times budget: a report draws a curve of the budget's length for each."""
+
+SMALLEST_TARGET = 1e-6
+LARGEST = 1e12
 
 LONGEST_NAME = 200
 LONGEST_FAILURE = 100_000
@@ -60,9 +64,9 @@ def read_settings(given: Fields) -> CompareSettings:
         return found
 
     def targets(key: str) -> tuple[float, ...]:
-        found = given.numbers(key, 0.0, 1.0)
-        if not found or 0.0 in found or len(set(found)) < len(found):
-            raise given.wrong(key, "a list of numbers above 0, each once, and at least one")
+        found = given.numbers(key, SMALLEST_TARGET, 1.0)
+        if not found or len(set(found)) < len(found):
+            raise given.wrong(key, "a list of numbers, each once, and at least one")
         return found
 
     def optional(read: Callable[[str], Any]) -> Callable[[str], Any]:
@@ -70,7 +74,7 @@ def read_settings(given: Fields) -> CompareSettings:
 
     def reward_settings(key: str) -> dict[str, float]:
         asked = given.mapping(key)
-        return {name: asked.number(name) for name in asked.names()}
+        return {name: asked.number(name, -LARGEST, LARGEST) for name in asked.names()}
 
     read: dict[str, Callable[[str], Any]] = {
         "workloads": names,
@@ -131,7 +135,7 @@ def check_record(given: Fields, budget: int) -> Cell:
     for key in ("paid", "charged", "episodes", "simulator_runs", "lre_samples"):
         given.whole(key, 0, 10**12)
     for key in ("seconds", "search_seconds", "evaluation_seconds", "max_ratio"):
-        given.number(key, 0.0)
+        given.number(key, 0.0, LARGEST)
     given.text("charged_for")
     given.flag("updated")
     spent = given.wholes("spent", 1, budget)
@@ -140,7 +144,7 @@ def check_record(given: Fields, budget: int) -> Cell:
     points = len(spent)
     given.numbers("accuracy", 0.0, 1.0, length=points)
     for key in ("synops_fraction", "predicted_fraction"):
-        given.numbers(key, 0.0, length=points)
+        given.numbers(key, 0.0, MOST_FRACTION, length=points)
     channels = given.wholes("channels", 1, 10**9)
     if len(given.texts("groups")) != len(channels) or not channels:
         raise given.wrong("groups", "as many as channels, and one at least")
@@ -148,7 +152,7 @@ def check_record(given: Fields, budget: int) -> Cell:
         _check_plan(plan, channels, given)
     for key in ("test_accuracy", "unpruned_accuracy"):
         given.number(key, 0.0, 1.0)
-    kept = given.number("test_fraction", 0.0) <= cell.target
+    kept = given.number("test_fraction", 0.0, MOST_FRACTION) <= cell.target
     if given.flag("kept") != kept:
         raise given.wrong("kept", f"{kept}, by its fraction on test")
     return cell

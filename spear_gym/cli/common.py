@@ -57,6 +57,7 @@ class PlainColumn(TextColumn):
 out = Terminal()
 err = Terminal(stderr=True)
 WARNING = "bold yellow"
+LONGEST_MESSAGE = 2000
 
 INTERRUPTED = 130
 
@@ -105,8 +106,11 @@ def resolve_workload(name: str) -> Workload:
 
 
 def complain(what: str, message: str) -> None:
-    """One line on standard error, ``what`` in bold."""
-    line = Text.assemble((what, "bold red"), " ", printable(" ".join(message.split())))
+    """One line on standard error, ``what`` in bold; of a very long message its beginning."""
+    short = " ".join(message.split())
+    if len(short) > LONGEST_MESSAGE:
+        short = f"{short[:LONGEST_MESSAGE]} ..."
+    line = Text.assemble((what, "bold red"), " ", printable(short))
     err.print(line, highlight=False, soft_wrap=True)
 
 

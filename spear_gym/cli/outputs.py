@@ -72,11 +72,7 @@ def nothing(_: Path) -> bool:
 
 def is_report(path: Path) -> bool:
     """Whether this is the page of a report."""
-    try:
-        with path.open("rb") as file:
-            head = file.read(2**16)
-    except OSError:
-        return False
+    head = _start(path, 2**16)
     return head.startswith(OWN_PAGE) and OWN_STYLE in head
 
 
@@ -102,15 +98,17 @@ def is_weights(path: Path) -> bool:
 
 def is_settings(environment: str) -> Callable[[Path], bool]:
     """Recognises tuned settings by the environment that they are for."""
-    return lambda path: _begins(path, f"{environment}:\n".encode())
+    start = f"{environment}:\n".encode()
+    return lambda path: _start(path, len(start)) == start
 
 
-def _begins(path: Path, start: bytes) -> bool:
+def _start(path: Path, size: int) -> bytes:
+    from spear_gym.files import FileError, read_start
+
     try:
-        with path.open("rb") as file:
-            return file.read(len(start)) == start
-    except OSError:
-        return False
+        return read_start(path, size)
+    except FileError:
+        return b""
 
 
 def _mapping(path: Path) -> dict[str, Any]:

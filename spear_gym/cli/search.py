@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
@@ -277,9 +278,12 @@ class _Job:
         for folder in folders:
             check_folder(folder, **told, may_be_missing=True)
         judges = self._judges(wanted)
-        with owned(self.folder):
+        with ExitStack() as owning:
+            owning.enter_context(owned(self.folder))
             if self.overwrite:
                 remove_front(self.folder)
+            for folder in folders:  # all of them before any is paid for
+                owning.enter_context(owned(folder))
             self._front(wanted, judges, folders)
 
     def _front(

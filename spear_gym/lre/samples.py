@@ -12,6 +12,9 @@ from typing import Any
 from spear_gym.fields import Fields
 from spear_gym.files import FileError, read_json, write_text
 
+MOST_FRACTION = 1e6
+"""SynOps over those of the unpruned network; they are about 1 at most."""
+
 LONGEST_REASON = 100_000
 
 STORE_FORMAT = "spear-gym lre samples 1"
@@ -65,7 +68,7 @@ class Sample:
         given.only(cls.__slots__)
         failed = given.text("failed", LONGEST_REASON, lines=True) if "failed" in given else ""
 
-        def fraction(name: str, most: float = math.inf) -> float:
+        def fraction(name: str, most: float = MOST_FRACTION) -> float:
             # Only a fine-tune that failed leaves them open.
             undefined = failed and given.value(name) is None
             return math.nan if undefined else given.number(name, 0.0, most)
@@ -76,8 +79,10 @@ class Sample:
             fraction("finetuned"),
             fraction("accuracy", 1.0),
             given.number("seconds", 0.0),
-            given.numbers("layers", 0.0) if "layers" in given else (),
-            given.numbers("finetuned_layers", 0.0) if "finetuned_layers" in given else (),
+            given.numbers("layers", 0.0, MOST_FRACTION) if "layers" in given else (),
+            given.numbers("finetuned_layers", 0.0, MOST_FRACTION)
+            if "finetuned_layers" in given
+            else (),
             failed,
         )
 

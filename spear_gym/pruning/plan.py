@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from spear_gym.fields import shown
 from spear_gym.files import parse_json, raised_as
 from spear_gym.snn.graph import PrunableGroup
 
@@ -86,7 +87,7 @@ class Plan:
 def _typed(kind: type[_Value], value: Any) -> _Value:
     """A JSON value of exactly this type: 1.5, true and "1" are no channel index."""
     if type(value) is not kind:
-        raise TypeError(f"{value!r} is no {kind.__name__}")
+        raise TypeError(f"{shown(value)} is no {kind.__name__}")
     return value
 
 

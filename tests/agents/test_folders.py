@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
-import sys
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from commands import Spear, assert_one_error
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -221,47 +221,72 @@ def test_targets_of_somebody_else_are_no_front(tmp_path: Path) -> None:
             check_front(tmp_path, **told)
 
 
-OWNING = """
-import sys
-from pathlib import Path
-from spear_gym.agents.folders import owned
-with owned(Path(sys.argv[1])):
-    print("mine", flush=True)
-    sys.stdin.read()
-"""
+@contextmanager
+def another_owner(folder: Path) -> Iterator[int]:
+    """Another process that owns a folder, until it is killed at the end."""
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            with owned(folder):
+                os.write(writing, b"1")
+                signal.pause()
+        finally:
+            os._exit(1)
+    try:
+        assert os.read(reading, 1) == b"1"
+        yield child
+    finally:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
 
 
-@pytest.fixture
-def owner(tmp_path: Path) -> Callable[[], subprocess.Popen[str]]:
-    """Another process that owns the folder."""
-
-    def start() -> subprocess.Popen[str]:
-        process = subprocess.Popen(
-            [sys.executable, "-c", OWNING, str(tmp_path / "run")],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-        )  # fmt: skip
-        assert process.stdout is not None
-        assert process.stdout.readline() == "mine\n"
-        return process
-
-    return start
-
-
-def test_one_owner(tmp_path: Path, owner: Callable[[], subprocess.Popen[str]]) -> None:
+def test_one_owner(tmp_path: Path) -> None:
     folder = a_run(tmp_path / "run")
-    process = owner()
-    before = contents(folder)
-    for told in ({"resume": True}, {"overwrite": True}):
-        message = rf"the run in '{folder}' belongs to process {process.pid} on"
-        with pytest.raises(OwnedError, match=message), claimed(folder, **told):
-            pytest.fail("two own it")
-    assert contents(folder) == before
-    process.kill()
-    process.wait()
+    with another_owner(folder) as process:
+        before = contents(folder)
+        for told in ({"resume": True}, {"overwrite": True}):
+            message = rf"the run in '{folder}' belongs to process {process} on"
+            with pytest.raises(OwnedError, match=message), claimed(folder, **told):
+                pytest.fail("two own it")
+        assert contents(folder) == before
     killed_while_writing(folder / "plan.json")
     with claimed(folder, resume=True):
         assert set(contents(folder)) == {"settings.json", "ledger.log", OWNER}
     assert set(contents(folder)) == {"settings.json", "ledger.log"}
+
+
+SEARCH = ("search", "--workload", "toys:tiny", "--lre", "none", "--agent", "random", "--budget", 2)
+COMPARE = (
+    "compare", "--workload", "toys:tiny", "--lre", "none", "--agents", "random", "--budget", 2,
+    "--seeds", 1, "--workers", 1, "--targets", "0.5",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("command", "inner"),
+    [
+        ((*SEARCH, "--target", "0.5"), ""),
+        ((*SEARCH, "--targets", "0.5,0.4"), ""),
+        ((*SEARCH, "--targets", "0.5,0.4"), "target-0.4"),
+        (COMPARE, ""),
+    ],
+    ids=["search", "front", "one of a front", "comparison"],
+)
+def test_a_second_command_is_told_who_owns_it(
+    spear: Spear, tmp_path: Path, command: tuple[object, ...], inner: str
+) -> None:
+    """And nothing is paid; when the owner is gone, the same command goes on."""
+    folder = tmp_path / "run"
+    (folder / inner).mkdir(parents=True)
+    with another_owner(folder / inner) as process:
+        flags = () if command is COMPARE else ("--resume",)
+        ran = spear(*command, "--out", folder, *flags)
+        assert_one_error(ran, f"belongs to process {process} on")
+        assert not list(folder.rglob("ledger.log"))
+    ran = spear(*command, "--out", folder, *flags)
+    assert ran.code in (0, 3), ran
+    assert not list(folder.rglob(OWNER))
 
 
 # Names.
