@@ -23,7 +23,7 @@ from spear_gym.agents.compare.run import ARCHIVE, Comparison
 from spear_gym.agents.folders import RunError, sums
 from spear_gym.files import FileError
 from spear_gym.lre import LREError, SampleStore, fit_line, load_estimator
-from spear_gym.lre_study import LREStudy, Pool
+from spear_gym.studies.lre import LREStudy, Pool
 
 RUN = (
     "search", "--workload", "toys:tiny", "--lre", "none", "--no-repair", "--target", "0.4",

@@ -28,7 +28,7 @@ from spear_gym.agents.compare.sensitivity_report import (
     write_study_report,
 )
 from spear_gym.agents.compare.statistics import Interval
-from spear_gym.agents.run_folder import RunError
+from spear_gym.agents.folders import RunError
 from spear_gym.env.observation import MEASURED, NAMES
 from spear_gym.evaluation import PlanEvaluator
 from spear_gym.judge import make_judge
