@@ -657,7 +657,8 @@ def test_disturbed_run_ends_as_an_undisturbed_one(
     command = [sys.executable, "-c", "from spear_gym.cli import main; main()"]
     process = subprocess.Popen(
         [*command, *map(str, arguments), "--out", str(folder)],
-        env=os.environ | {"PYTHONPATH": str(Path(__file__).parent), "OMP_NUM_THREADS": "1"},
+        env=os.environ
+        | {"PYTHONPATH": str(Path(__file__).parent / "helpers"), "OMP_NUM_THREADS": "1"},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

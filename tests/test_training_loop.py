@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 import toys
+from processors import learns_on_avx512
 from torch import Tensor, nn
 
 import spear_gym  # noqa: F401 - registers the environments
@@ -76,6 +77,7 @@ def train(env: gym.Env, episodes: int, seed: int) -> Policy:
     return policy
 
 
+@learns_on_avx512
 @pytest.mark.slow
 def test_learned_policy_beats_random_search_at_equal_paid_budget() -> None:
     """Its one plan against the best of as many distinct plans as it played episodes.

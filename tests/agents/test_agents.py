@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 import toys
+from processors import learns_on_avx512
 from scipy.stats import kstest, truncnorm
 
 from spear_gym.agents import (
@@ -389,7 +390,7 @@ def solved(request: pytest.FixtureRequest) -> tuple[PlanEvaluator, Judge, Candid
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("agent", "budget"),
-    [("spear-ddpg", 50), ("random", 100)],
+    [pytest.param("spear-ddpg", 50, marks=learns_on_avx512), ("random", 100)],
 )
 def test_best_plan_of_the_toy_is_found(
     solved: tuple[PlanEvaluator, Judge, Candidate], agent: str, budget: int

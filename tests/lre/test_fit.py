@@ -307,7 +307,10 @@ fit_lre(PlanEvaluator(toys.tiny()), stopping=everything, store=Path(sys.argv[1])
 def test_a_killed_fit_goes_on_where_it_was(tmp_path: Path, tiny: Workload) -> None:
     path = tmp_path / "samples.json"
     command = [sys.executable, "-c", FIT, str(path)]
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parent), "OMP_NUM_THREADS": "1"}
+    environment = os.environ | {
+        "PYTHONPATH": str(Path(__file__).parents[1] / "helpers"),
+        "OMP_NUM_THREADS": "1",
+    }
     process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
     try:
         while process.poll() is None and stored(path) < 4:

@@ -131,7 +131,8 @@ def test_report_holds_every_variant(ran: Ran, tmp_path: Path) -> None:
 
 
 def test_report_is_made_from_the_archives_alone(ran: Ran, top: Path, tmp_path: Path) -> None:
-    study, found, _ = ran
+    study, _, _ = ran
+    found = run_study(study, WORKLOADS, top)  # as it is now: another test runs a cell again
     write_study(study, top)
     for folder in {variant.folder_name for variant in study}:
         (tmp_path / folder).mkdir()
