@@ -151,7 +151,7 @@ class SpearPruneEnv(HasSpec, gym.Env[Observation, Action]):
     gym.make("spear_gym:SpearPrune-v0", workload="digits", target=0.3)
     ```
 
-    ``gym.make`` takes flat arguments (:func:`make_env`); the class takes what they are made into.
+    ``gym.make`` takes flat arguments (:func:`spear_gym.env.make_env`); the class takes what they are made into.
 
     Args:
         evaluator: scores plans; environments that share it share its memory.

@@ -7,8 +7,8 @@ import torch
 
 learns_on_avx512 = pytest.mark.xfail(
     torch.backends.cpu.get_cpu_capability() != "AVX512",
-    reason="networks trained elsewhere round otherwise, and seeds win or lose by it: with AVX2 alone "
-    "3 of 5 were seen where 4 are asked for",
+    reason="networks trained elsewhere round otherwise, and seeds win or lose by it: with AVX2 "
+    "alone 3 of 5 were seen where 4 are asked for",
     strict=False,
 )
 """Runs everywhere, and must hold where it was established: on a processor with AVX-512."""
