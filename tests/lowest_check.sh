@@ -31,6 +31,6 @@ cp -r "$root/tests" "$root/pyproject.toml" "$root/constraints.txt" "$tmp"
 cd "$tmp"    # where no folder spear_gym stands in for the installed one
 "$python" -m pytest -q -n 2 -m "not slow" -W ignore::DeprecationWarning \
     tests/snn tests/simulation tests/pruning tests/lre tests/data tests/envs_registry \
-    tests/test_env.py tests/test_vector.py tests/test_evaluation.py tests/test_ledger.py \
+    tests/test_env.py tests/test_vector.py tests/test_evaluation.py tests/record/test_ledger.py \
     tests/agents/test_blackbox.py tests/agents/test_sb3.py
 echo "lowest check: passed"
