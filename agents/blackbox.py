@@ -29,6 +29,7 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial
 
 from spear_gym.evaluation import EvaluationFailed
+from spear_gym.messages import shown
 
 from .base import AgentError, SearchSession, check_settings
 from .evolution import RegularizedEvolutionSampler
@@ -44,7 +45,6 @@ from .ranges import (
     choice,
     made_by,
     real,
-    shown,
     whole,
 )
 

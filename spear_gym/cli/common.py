@@ -3,18 +3,36 @@
 from __future__ import annotations
 
 import json
+from math import isfinite, nan
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.text import Text
+from typer.core import TyperGroup
+
+from spear_gym.messages import cut
 
 if TYPE_CHECKING:
     from spear_gym.workload import Workload
 
 
+class Commands(TyperGroup):
+    """All commands; an interrupt ends them with a word."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Runs the command that was asked for."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            complain("interrupted", "")
+        raise typer.Exit(INTERRUPTED)
+
+
 app = typer.Typer(
+    cls=Commands,
     help="Prune spiking neural networks to a target of synaptic operations.",
     no_args_is_help=True,
     add_completion=False,
@@ -24,6 +42,17 @@ out = Console()
 err = Console(stderr=True)
 
 INTERRUPTED = 130
+"""Exit status after Ctrl-C, TERM, or a terminal that hung up."""
+
+MOST_THREADS = 1024
+"""Torch ends in a segmentation fault when the system has no room for its threads."""
+
+LONGEST_SETTING = 4096
+MOST_SEEDS = 10_000
+MOST_PLANS = 100_000
+
+MOST_WORKERS = 1024
+"""Each is a process of some hundred MiB."""
 
 WorkloadOption = Annotated[str, typer.Option(help="Catalogue name, or module:function.")]
 NameArgument = Annotated[str, typer.Argument(help="Catalogue name, or module:function.")]
@@ -43,14 +72,21 @@ StorageOption = Annotated[
 CriterionOption = Annotated[str, typer.Option(help="l1, bn_scale, taylor or random.")]
 
 
+def complain(what: str, message: str) -> None:
+    """One line on standard error, ``what`` in bold."""
+    line = Text.assemble((what, "bold red"), " ", " ".join(message.split()))
+    line.rstrip()
+    err.print(line, highlight=False, soft_wrap=True)
+
+
 def resolve_workload(name: str) -> Workload:
     """A workload of the catalogue, or what ``module:function`` returns.
 
     Raises:
-        WorkloadError: for an unknown name, or a function that cannot be imported or returns
-            something else.
+        WorkloadError: for an unknown name, or a function that cannot be imported, raises an error
+            or returns something else.
     """
-    from spear_gym.plugins import import_path
+    from spear_gym.plugins import PluginError, call, import_path
     from spear_gym.workload import Workload, WorkloadError, load_workload
 
     if ":" not in name:
@@ -59,11 +95,14 @@ def resolve_workload(name: str) -> Workload:
         return load_workload(name)
     try:
         function = import_path(name)
-    except (ImportError, AttributeError, ValueError) as error:
+    except PluginError as error:
         raise WorkloadError(f"cannot import the workload '{name}': {error}") from error
     if not callable(function):
         raise WorkloadError(f"'{name}' is no function that returns a Workload")
-    workload = function()
+    try:
+        workload = call(function)
+    except PluginError as error:
+        raise WorkloadError(f"cannot make the workload '{name}': {error}") from error
     if not isinstance(workload, Workload):
         raise WorkloadError(f"'{name}' gives a {type(workload).__name__}, not a Workload")
     return workload
@@ -76,8 +115,19 @@ def check_output(path: Path) -> None:
 
     try:
         check_writable(path)
+        if path.exists() and not path.is_file():
+            raise RunError(f"'{path}' is no ordinary file; give another --out")
     except OSError as error:
         raise RunError(f"cannot write '{path}': {error}") from error
+
+
+def check_criterion(name: str) -> None:
+    """Refuses a criterion that there is none of, before any work."""
+    from spear_gym.pruning.criteria import CRITERIA, CriterionError
+    from spear_gym.workload import unknown
+
+    if name not in CRITERIA:
+        raise CriterionError(unknown("criterion", name, tuple(CRITERIA)))
 
 
 def check_seed(seed: int) -> None:
@@ -88,17 +138,27 @@ def check_seed(seed: int) -> None:
         raise AgentError(f"seed is {seed}; it must lie in 0..{2**32 - 1}")
 
 
+def check_count(name: str, value: int | None, least: int = 1, most: int = 1_000_000) -> None:
+    """Refuses a number that no run could end with, before any work.
+
+    Raises:
+        AgentError: below ``least`` or above ``most``.
+    """
+    from spear_gym.agents.base import AgentError
+
+    if value is not None and not least <= value <= most:
+        raise AgentError(f"{name} is {value}; it must lie in {least}..{most:,}")
+
+
 def worker_count(workers: int | None) -> int:
     """The number of worker processes, all cores by default.
 
     Raises:
-        AgentError: below 1.
+        AgentError: when it is out of range.
     """
-    from spear_gym.agents.base import AgentError
     from spear_gym.tasks import default_workers
 
-    if workers is not None and workers < 1:
-        raise AgentError(f"workers is {workers}; it must be at least 1")
+    check_count("workers", workers, most=MOST_WORKERS)
     return default_workers() if workers is None else workers
 
 
@@ -106,13 +166,11 @@ def set_threads(threads: int) -> None:
     """Sets torch's threads (and the allocator) for this process; the library itself never does.
 
     Raises:
-        AgentError: below 1.
+        AgentError: when it is out of range.
     """
-    from spear_gym.agents.base import AgentError
     from spear_gym.processes import prepare_process
 
-    if threads < 1:
-        raise AgentError(f"threads is {threads}; it must be at least 1")
+    check_count("threads", threads, most=MOST_THREADS)
     prepare_process(threads)
 
 
@@ -141,7 +199,10 @@ def reward_settings_of(pairs: list[str]) -> dict[str, float]:
     for pair in pairs:
         key, _, value = pair.partition("=")
         try:
-            settings[key] = float(json.loads(value))
+            number = json.loads(value)
+            if type(number) is bool:
+                raise ValueError
+            settings[key] = float(number)
         except (ValueError, TypeError, OverflowError, RecursionError):
             raise RewardError(
                 f"reward setting '{cut(pair)}' is not of the form name=number, e.g. lam=10"
@@ -158,14 +219,17 @@ def numbers(text: str, what: str = "targets") -> tuple[float, ...]:
     """Numbers separated by commas.
 
     Raises:
-        TargetError: when one is no number.
+        TargetError: when one is no finite number.
     """
     from spear_gym.target import TargetError
 
     try:
-        return tuple(map(float, listed(text)))
+        found = tuple(map(float, listed(text)))
     except ValueError:
-        raise TargetError(f"{what} are '{text}'; they must be numbers, e.g. 0.5,0.3") from None
+        found = (nan,)
+    if not all(map(isfinite, found)):
+        raise TargetError(f"{what} are '{cut(text)}'; they must be numbers, e.g. 0.5,0.3")
+    return found
 
 
 def agent_settings_of(pairs: list[str]) -> dict[str, Any]:
@@ -178,7 +242,7 @@ def agent_settings_of(pairs: list[str]) -> dict[str, Any]:
     for pair in pairs:
         key, equals, value = pair.partition("=")
         try:
-            if not (key and equals):
+            if not (key and equals) or len(value) > LONGEST_SETTING:
                 raise ValueError
             # YAML 1.1 takes 1e-3 for a text.
             settings[key] = float(value) if _is_number(value) else yaml.safe_load(value)
@@ -190,11 +254,6 @@ def agent_settings_of(pairs: list[str]) -> dict[str, Any]:
                 "learning_rate=1e-3; values are finite numbers, texts, lists and mappings"
             ) from None
     return settings
-
-
-def cut(text: str, most: int = 80) -> str:
-    """A text as a message names it."""
-    return text if len(text) <= most else f"{text[: most - 3]}..."
 
 
 def _is_number(text: str) -> bool:

@@ -9,10 +9,12 @@ import typer
 from rich.markup import escape
 
 from spear_gym.cli.common import (
+    MOST_SEEDS,
     ScoringOption,
     StorageOption,
     WorkersOption,
     app,
+    check_count,
     err,
     listed,
     numbers,
@@ -63,6 +65,7 @@ def compare(
     from spear_gym.agents.compare.run import compare as run_comparison
     from spear_gym.agents.compare.run import unfinished
 
+    check_count("seeds", seeds, most=MOST_SEEDS)
     settings = CompareSettings(
         workloads=listed(workload),
         agents=listed(agents),

@@ -9,12 +9,14 @@ import typer
 
 from spear_gym.cli.common import (
     INTERRUPTED,
+    MOST_PLANS,
     CriterionOption,
     NameArgument,
     PrecisionOption,
     ScoringOption,
     WorkersOption,
     app,
+    check_count,
     check_output,
     check_seed,
     numbers,
@@ -77,6 +79,8 @@ def lre(
 
     check_seed(seed)
     check_family(estimator)
+    check_count("samples", samples, least=3, most=MOST_PLANS)
+    check_count("held_out", held_out, least=0, most=MOST_PLANS)
     stopping = Stopping(numbers(targets), tolerance, confidence_of(confidence), samples)
     evaluator = PlanEvaluator(
         resolve_workload(name),

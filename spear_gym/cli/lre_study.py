@@ -9,9 +9,11 @@ import typer
 from rich.markup import escape
 
 from spear_gym.cli.common import (
+    MOST_PLANS,
     NameArgument,
     WorkersOption,
     app,
+    check_count,
     check_output,
     check_seed,
     listed,
@@ -57,6 +59,8 @@ def lre_study_command(
     for scoring in listed(scorings):
         if scoring not in SCORINGS:
             raise WorkloadError(unknown("scoring", scoring, SCORINGS))
+    for what, count in (("length_samples", length_samples), ("held_out", held_out)):
+        check_count(what, count, least=5, most=MOST_PLANS)
     settings = StudySettings(
         samples,
         length_samples,

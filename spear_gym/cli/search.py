@@ -20,6 +20,7 @@ from spear_gym.cli.common import (
     WorkloadOption,
     agent_settings_of,
     app,
+    check_count,
     check_seed,
     numbers,
     out,
@@ -84,7 +85,7 @@ def search(
     precision: PrecisionOption = "float32",
     criterion: CriterionOption = "l1",
     lre: Annotated[str, typer.Option(help="auto, none, or the path of a fit.")] = "auto",
-    confidence: ConfidenceOption = "",
+    confidence: ConfidenceOption | None = None,
     extrapolate: Annotated[
         bool, typer.Option("--extrapolate", help="Allow targets outside the fitted SynOps.")
     ] = False,
@@ -146,7 +147,7 @@ def search(
         min_channels=min_channels,
         max_ratio=max_ratio,
         hidden_features=tuple(hide or ()),
-        confidence=confidence_of(confidence) if confidence else default,
+        confidence=default if confidence is None else confidence_of(confidence),
         extrapolate=extrapolate,
         top=top,
         repair=repair,
@@ -218,7 +219,7 @@ class _Job:
         overwrite: bool,
         workers: int | None,
     ) -> None:
-        from spear_gym.agents import AgentError, make_agent
+        from spear_gym.agents import make_agent
         from spear_gym.agents.base import check_budget
         from spear_gym.evaluation import PlanEvaluator
         from spear_gym.observation import check_features
@@ -232,8 +233,7 @@ class _Job:
         self.agent = make_agent(settings.agent, settings.agent_settings)
         make_reward(settings.reward, settings.reward_settings)
         check_budget(settings.budget)
-        if settings.top < 1:
-            raise AgentError(f"top is {settings.top}; it must be at least 1")
+        check_count("top", settings.top, most=10_000)
         worker_count(workers)
         check_storage(storage)
         self.evaluator = PlanEvaluator(
@@ -311,6 +311,7 @@ class _Job:
         ]
 
     def _find(self, settings: SearchSettings, judge: Judge, folder: Path) -> SearchResult:
+        from spear_gym.agents.base import AgentFailed
         from spear_gym.agents.pipeline import search_in_folder
         from spear_gym.agents.run_folder import prepare_folder
 
@@ -323,16 +324,24 @@ class _Job:
                 best = f"{session.curve[-1].best_reward:.3f}"
                 progress.update(task, completed=session.spent, best=best)
 
-            found = search_in_folder(
-                self.agent,
-                self.evaluator,
-                judge,
-                settings,
-                folder,
-                storage=self.storage,
-                overwrite=self.overwrite,
-                on_candidate=show,
-            )
+            try:
+                found = search_in_folder(
+                    self.agent,
+                    self.evaluator,
+                    judge,
+                    settings,
+                    folder,
+                    storage=self.storage,
+                    overwrite=self.overwrite,
+                    on_candidate=show,
+                )
+            except AgentFailed as error:
+                if error.found is None:
+                    raise
+                raise AgentFailed(
+                    f"{error}; the best plan so far is in {folder / 'plan.json'}, and nothing is "
+                    "paid again: mend the agent and continue with --resume"
+                ) from error
             if not found.interrupted:
                 progress.update(task, completed=settings.budget, total=settings.budget)
         if found.interrupted:

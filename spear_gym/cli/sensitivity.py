@@ -9,8 +9,10 @@ import typer
 from rich.markup import escape
 
 from spear_gym.cli.common import (
+    MOST_SEEDS,
     WorkersOption,
     app,
+    check_count,
     check_output,
     listed,
     numbers,
@@ -50,6 +52,7 @@ def sensitivity(
     from spear_gym.agents.compare.sensitivity import run_study, variants, write_study
     from spear_gym.evaluation import PlanEvaluator
 
+    check_count("seeds", seeds, most=MOST_SEEDS)
     base = CompareSettings(
         workloads=listed(workload),
         agents=(agent,),

@@ -9,10 +9,14 @@ import typer
 from rich.table import Table
 
 from spear_gym.cli.common import (
+    MOST_PLANS,
+    MOST_SEEDS,
     CriterionOption,
     NameArgument,
     WorkersOption,
     app,
+    check_count,
+    check_criterion,
     check_output,
     check_seed,
     out,
@@ -45,6 +49,9 @@ def score_study_command(
     from spear_gym.score_study import VALID, ScoredPlan, score_study
 
     check_seed(seed)
+    check_count("plans", plans, least=3, most=MOST_PLANS)
+    _check_fraction(fraction)
+    check_criterion(criterion)
     stem = out_folder / name.replace(":", "-")
     check_output(stem.with_suffix(".json"))
     workload = resolve_workload(name)
@@ -104,6 +111,9 @@ def spread_study_command(
     from spear_gym.files import write_json
     from spear_gym.spread_study import spread_study
 
+    check_count("plans", plans, least=3, most=MOST_PLANS)
+    check_count("seeds", seeds, least=2, most=MOST_SEEDS)
+    _check_fraction(fraction)
     path = out_folder / f"{name.replace(':', '-')}.json"
     check_output(path)
     workload = resolve_workload(name)
@@ -126,3 +136,11 @@ def spread_study_command(
     )
     write_json(path, study.to_json())
     out.print(f"wrote {path}", soft_wrap=True)
+
+
+def _check_fraction(fraction: float) -> None:
+    """Refuses, before any work, a SynOps value that no plan has."""
+    from spear_gym.target import TargetError
+
+    if not 0 < fraction <= 1:
+        raise TargetError(f"fraction is {fraction:g}; it must lie in (0, 1]")

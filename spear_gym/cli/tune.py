@@ -7,7 +7,16 @@ from typing import Annotated
 
 import typer
 
-from spear_gym.cli.common import app, numbers, out, progress_bar, resolve_workload, set_threads
+from spear_gym.cli.common import (
+    MOST_SEEDS,
+    app,
+    check_count,
+    numbers,
+    out,
+    progress_bar,
+    resolve_workload,
+    set_threads,
+)
 
 
 @app.command()
@@ -29,6 +38,8 @@ def tune(
     from spear_gym.agents.tuning import TuningSettings, check
     from spear_gym.agents.tuning import tune as run_tuning
 
+    check_count("trials", trials, most=100_000)
+    check_count("seeds", seeds, most=MOST_SEEDS)
     settings = TuningSettings(algorithm, workload, numbers(targets), trials, seeds, budget)
     check(settings)
     asked = CompareSettings((workload,), (algorithm,), settings.targets, lre=lre)
