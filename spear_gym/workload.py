@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from spear_gym.data.splits import DataSplits, MapDataset, Split, as_split
 from spear_gym.pruning.surgery import check_surgery
+from spear_gym.registered import FACTORIES as _FACTORIES
 from spear_gym.simulation.simulate import SCORINGS, Scoring, Simulator, accuracy
 from spear_gym.simulation.walk import Walk
 from spear_gym.snn.graph import Readout, SpikingGraph
@@ -327,7 +328,6 @@ def measurement_of(walk: Walk, data: Split) -> Measurement:
     )
 
 
-_FACTORIES: dict[str, Callable[[], Workload]] = {}
 _LOADED: dict[str, Workload] = {}
 
 

@@ -290,6 +290,7 @@ def test_registered_by_the_user() -> None:
     finally:
         module._FACTORIES.pop("mine")
         module._LOADED.pop("mine", None)
+        toys.tiny().catalogued = False  # others use it too
 
 
 def test_shipped_weights_are_good() -> None:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+from importlib import metadata
 from math import isfinite, nan
 from pathlib import Path
+from shutil import get_terminal_size
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
 from rich.text import Text
 from typer.core import TyperGroup
 
@@ -31,15 +34,19 @@ class Commands(TyperGroup):
         raise typer.Exit(INTERRUPTED)
 
 
+NARROW = 70
+"""Columns below which nothing is put into boxes."""
+
 app = typer.Typer(
     cls=Commands,
-    help="Prune spiking neural networks to a target of synaptic operations.",
     no_args_is_help=True,
-    add_completion=False,
+    # Rich cuts the names of options off where there is no room for its boxes.
+    rich_markup_mode="rich" if get_terminal_size().columns >= NARROW else None,
     pretty_exceptions_enable=False,
 )
 out = Console()
 err = Console(stderr=True)
+
 
 INTERRUPTED = 130
 """Exit status after Ctrl-C, TERM, or a terminal that hung up."""
@@ -70,6 +77,24 @@ StorageOption = Annotated[
     ),
 ]
 CriterionOption = Annotated[str, typer.Option(help="l1, bn_scale, taylor or random.")]
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        out.print(f"spear-gym {metadata.version('spear-gym')}", highlight=False)
+        raise typer.Exit
+
+
+@app.callback()
+def spear(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_show_version, is_eager=True, help="Show the version and leave."
+        ),
+    ] = False,
+) -> None:
+    """Prune spiking neural networks to a target of synaptic operations."""
 
 
 def complain(what: str, message: str) -> None:
@@ -172,6 +197,20 @@ def set_threads(threads: int) -> None:
 
     check_count("threads", threads, most=MOST_THREADS)
     prepare_process(threads)
+
+
+def print_table(table: Table) -> None:
+    """Prints a table; where it does not fit, line by line what would be cut off."""
+    if out.measure(table, options=out.options.update(width=10_000)).minimum <= out.width:
+        out.print(table)
+        return
+    columns = [(str(column.header), list(column.cells)) for column in table.columns]
+    if table.title:
+        out.print(table.title, soft_wrap=True)
+    for row in range(table.row_count):
+        for header, cells in columns:
+            out.print(f"{header}: " if header else "", cells[row], sep="", soft_wrap=True)
+        out.print()
 
 
 def progress_bar(extra: str = "") -> Progress:

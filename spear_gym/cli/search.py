@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
@@ -252,8 +253,8 @@ class _Job:
         found = self._find(self.settings, judge, self.folder)
         report = self._finish(self.settings, judge, found, self.folder, found.candidates)
         show_report(report, self.evaluator, judge, self.settings.target_synops)
-        name = escape(str(self.folder))
-        out.print(f"\nresults: [bold]{name}[/] (try: spear evaluate {name})", soft_wrap=True)
+        name, quoted = escape(str(self.folder)), escape(shlex.quote(str(self.folder)))
+        out.print(f"\nresults: [bold]{name}[/] (try: spear evaluate {quoted})", soft_wrap=True)
         if report.outcome(judge.target, self.settings.target_synops) == "broken":
             raise typer.Exit(BROKEN)
 

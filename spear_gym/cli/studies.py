@@ -20,6 +20,7 @@ from spear_gym.cli.common import (
     check_output,
     check_seed,
     out,
+    print_table,
     progress_bar,
     resolve_workload,
     set_threads,
@@ -86,7 +87,7 @@ def score_study_command(
             f"{row.seconds:.3f}",
             f"{row.mean_accuracy:.4f}",
         )
-    out.print(table)
+    print_table(table)
     weak = [r.scoring for r in study.validity if r.group == "fixed" and r.spearman < VALID]
     if weak:
         out.print(f"below {VALID} at fixed SynOps, so a search compares proxies: {', '.join(weak)}")

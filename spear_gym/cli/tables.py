@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from rich.markup import escape
 from rich.table import Table
 
-from spear_gym.cli.common import out
+from spear_gym.cli.common import out, print_table
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -59,7 +59,7 @@ def show_front(points: Sequence[FrontPoint], folder: Path) -> None:
             f"[{STYLES[point.outcome]}]{point.outcome}[/]",
             escape(str(folder / point.folder)),
         )
-    out.print(table)
+    print_table(table)
 
 
 def show_report(
@@ -79,7 +79,7 @@ def show_report(
             f"{candidate.evaluation.parameters:,}",
         )
     table.add_row(*measured_row("measured (test)", report.measured, report.fraction, target))
-    out.print(table)
+    print_table(table)
     out.print("* before fine-tuning")
     widths = ", ".join(
         f"{group.name} {kept}/{group.channels}"

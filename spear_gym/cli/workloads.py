@@ -12,6 +12,7 @@ from spear_gym.cli.common import (
     app,
     check_output,
     out,
+    print_table,
     progress_bar,
     set_threads,
 )
@@ -34,7 +35,7 @@ def workloads() -> None:
             entry.scoring,
             str(entry.finetune.epochs),
         )
-    out.print(table)
+    print_table(table)
 
 
 @app.command()
