@@ -32,13 +32,12 @@ if TYPE_CHECKING:
     from spear_gym.lre import FittedEstimator, SynopsEstimator
     from spear_gym.lre_fit import Progress, Stopping
 
-ConfidenceOption = Annotated[
-    str,
-    typer.Option(
-        help="With which the target is kept after fine-tuning, e.g. 0.95: plans are judged by the "
-        "upper bound of the predicted SynOps. 'off': by the prediction itself, as in the paper."
-    ),
-]
+_CONFIDENCE = typer.Option(
+    help="With which the target is kept after fine-tuning, e.g. 0.95: plans are judged by the "
+    "upper bound of the predicted SynOps. 'off': by the prediction itself, as in the paper."
+)
+ConfidenceOption = Annotated[str, _CONFIDENCE]
+ConfidenceIfAny = Annotated[str | None, _CONFIDENCE]
 
 
 @app.command()

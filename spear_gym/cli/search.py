@@ -31,7 +31,7 @@ from spear_gym.cli.common import (
     set_threads,
     worker_count,
 )
-from spear_gym.cli.lre import ConfidenceOption, confidence_of, estimator_for
+from spear_gym.cli.lre import ConfidenceIfAny, confidence_of, estimator_for
 from spear_gym.cli.tables import show_front, show_report
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ def search(
     precision: PrecisionOption = "float32",
     criterion: CriterionOption = "l1",
     lre: Annotated[str, typer.Option(help="auto, none, or the path of a fit.")] = "auto",
-    confidence: ConfidenceOption | None = None,
+    confidence: ConfidenceIfAny = None,
     extrapolate: Annotated[
         bool, typer.Option("--extrapolate", help="Allow targets outside the fitted SynOps.")
     ] = False,
