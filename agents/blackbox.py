@@ -115,7 +115,7 @@ RANGES: dict[str, Range] = {
     "x0": MAPPING | NOTHING,
     "sigma0": POSITIVE | NOTHING,
     "consider_pruned_trials": FLAG,
-    "popsize": whole(2, 10_000) | NOTHING,
+    "popsize": whole(4, 10_000) | NOTHING,
     "use_separable_cma": FLAG,
     "with_margin": FLAG,
     "lr_adapt": FLAG,
