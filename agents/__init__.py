@@ -8,15 +8,17 @@ from collections.abc import Callable, Mapping
 from importlib import import_module
 from typing import Any
 
-from spear_gym.names import import_path, unknown
+from spear_gym.plugins import PluginError, blaming, import_path
+from spear_gym.text import shown, unknown
 
 from .algorithms import ALGORITHMS, hyperparameters_file
-from .base import Agent, AgentError, SearchResult, SearchSession, run_search
+from .base import Agent, AgentError, AgentFailed, SearchResult, SearchSession, run_search
 
 __all__ = [
     "AGENTS",
     "Agent",
     "AgentError",
+    "AgentFailed",
     "SearchResult",
     "SearchSession",
     "make_agent",
@@ -83,15 +85,23 @@ def make_agent(name: str, settings: Mapping[str, Any] | None = None) -> Agent:
 def _own_agent(path: str, settings: Mapping[str, Any]) -> Agent:
     try:
         factory = import_path(path)
-    except (ImportError, AttributeError, ValueError) as error:
+    except PluginError as error:
         raise AgentError(f"cannot import the agent '{path}': {error}") from error
     if _is_algorithm(factory):
         from .sb3 import SB3Agent
 
         return SB3Agent(path, factory, settings=settings)
-    agent: Any = _called(path, factory, settings)
-    search: Any = getattr(agent, "search", None)
-    if not (isinstance(getattr(agent, "name", None), str) and callable(search)):
+    if not callable(factory):
+        raise AgentError(f"'{path}' is no class or function that gives an agent")
+    try:
+        with blaming("it raised"):
+            agent: Any = factory(**settings)
+            is_agent = isinstance(getattr(agent, "name", None), str)
+            is_agent &= callable(getattr(agent, "search", None))
+    except PluginError as error:
+        given = f"the settings {shown(dict(settings))}" if settings else "no settings"
+        raise AgentError(f"agent '{path}' cannot be made with {given}: {error}") from error
+    if not is_agent:
         raise AgentError(
             f"'{path}' gives a {type(agent).__name__}, which is no agent: it needs a `name` and a "
             "method `search(session, seed)`"
@@ -110,5 +120,5 @@ def _called(name: str, factory: Callable[..., Any], settings: Mapping[str, Any])
     try:
         return factory(**settings)
     except TypeError as error:
-        given = f"the settings {dict(settings)}" if settings else "no settings"
+        given = f"the settings {shown(dict(settings))}" if settings else "no settings"
         raise AgentError(f"agent '{name}' cannot be made with {given}: {error}") from error

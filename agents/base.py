@@ -19,7 +19,8 @@ from spear_gym.evaluation import (
     PrefixMeasure,
 )
 from spear_gym.judge import Candidate, Judge, best_of
-from spear_gym.names import unknown
+from spear_gym.plugins import described, is_own, raised_by_us
+from spear_gym.text import unknown
 
 EPISODES_PER_EVALUATION = 10
 """A search ends at this many episodes per evaluation of its budget, paid or not."""
@@ -43,6 +44,18 @@ LARGEST_BUDGET = 1_000_000
 
 class AgentError(ValueError):
     """An agent is unknown, or a search's settings are."""
+
+
+class AgentFailed(RuntimeError):  # noqa: N818 - the name says what happened
+    """An agent raised an error of its own, or its library did.
+
+    Attributes:
+        found: what the search had found by then, ``None`` when it had evaluated nothing.
+    """
+
+    def __init__(self, message: str, found: SearchResult | None = None) -> None:
+        super().__init__(message)
+        self.found = found
 
 
 def check_settings(agent: str, given: Iterable[str], known: Sequence[str]) -> None:
@@ -140,6 +153,7 @@ class SearchSession:
         self.charged = 0
         self.charged_for = ""
         self.habits = Habits.of(evaluator.space)
+        self.failure: Exception | None = None
         self._on_candidate = on_candidate
         self._hidden_features = hidden_features
         self.failures = dict(failures or {})
@@ -212,6 +226,28 @@ class SearchSession:
         """
         if self.done:
             raise BudgetSpent
+        self._check_plan(counts)
+        try:
+            return self._evaluated(counts)
+        except EvaluationFailed:
+            raise
+        except Exception as error:
+            self.failure = error
+            raise
+
+    def _check_plan(self, counts: Counts) -> None:
+        """Refuses what is no plan of the network, before it counts as one."""
+        groups = self.evaluator.space.groups
+        if len(counts) == len(groups) and all(
+            _is_count(kept, group.channels) for kept, group in zip(counts, groups, strict=True)
+        ):
+            return
+        most = ", ".join(str(group.channels) for group in groups)
+        raise AgentError(
+            f"{counts} is no plan: it must keep from 1 to ({most}) channels of the groups"
+        )
+
+    def _evaluated(self, counts: Counts) -> Evaluation:
         self.episodes += 1
         self.unfinished = 0
         self.habits.note(counts, repeated=counts in self.paid)
@@ -307,6 +343,11 @@ class SearchSession:
                 best.accuracy if best is not None and best.feasible else None,
             )
         )
+
+
+def _is_count(kept: Any, channels: int) -> bool:
+    """Whether a group of so many channels can keep this: an agent may ask for anything."""
+    return isinstance(kept, int) and 1 <= kept <= channels
 
 
 class _SessionEnv(SpearPruneEnv):
@@ -417,24 +458,47 @@ def run_search(
 
     Raises:
         AgentError: when nothing was evaluated.
+        AgentFailed: when the agent raises an error of its own; it holds what was found so far.
         KeyboardInterrupt: when nothing was evaluated before one.
     """
     session = SearchSession(
         evaluator, judge, budget, on_candidate, hidden_features, failures, on_failure
     )
     runs, start = evaluator.runs, time.perf_counter()
-    interrupted = False
+    interrupted, failure = False, None
     try:
         agent.search(session, seed)
     except BudgetSpent:
         pass
     except KeyboardInterrupt:
+        if session.best is None:
+            raise
         interrupted = True
-    best = session.best
-    if best is None and interrupted:
-        raise KeyboardInterrupt
-    if best is None:
+    # A user's agent may end the program too.
+    except (Exception, SystemExit) as error:
+        if not _is_the_agents(error, agent, session):
+            raise
+        failure = error
+    found = _result(agent, session, evaluator.runs - runs, time.perf_counter() - start, interrupted)
+    if failure is not None:
+        paid = len(session.paid)
+        raise AgentFailed(
+            f"agent '{agent.name}' failed after {paid} evaluation{'' if paid == 1 else 's'}: "
+            f"{described(failure)}",
+            found,
+        ) from failure
+    if found is None:
         raise AgentError(f"agent '{agent.name}' ended without evaluating a plan{_hint(session)}")
+    return found
+
+
+def _result(
+    agent: Agent, session: SearchSession, runs: int, seconds: float, interrupted: bool
+) -> SearchResult | None:
+    """What a session found, ``None`` when nothing was evaluated."""
+    best = session.best
+    if best is None:
+        return None
     trains = bool(getattr(agent, "trains", False))
     return SearchResult(
         agent=agent.name,
@@ -445,13 +509,23 @@ def run_search(
         charged=session.charged,
         charged_for=session.charged_for,
         episodes=session.episodes,
-        runs=evaluator.runs - runs,
-        seconds=time.perf_counter() - start,
+        runs=runs,
+        seconds=seconds,
         interrupted=interrupted,
         ended=session.ended,
         updated=session.updates > 0 or not trains,
         faults=session.faults(),
     )
+
+
+def _is_the_agents(error: BaseException, agent: Agent, session: SearchSession) -> bool:
+    """Whether an error is the agent's, or its library's, and not one of what it was given."""
+    if error is session.failure or isinstance(error, AgentError):
+        return False
+    if type(agent).__module__.startswith("spear_gym"):
+        # A bug of ours shows its traceback.
+        return is_own(error) or not raised_by_us(error)
+    return True
 
 
 def _hint(session: SearchSession) -> str:

@@ -29,6 +29,7 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial
 
 from spear_gym.evaluation import EvaluationFailed
+from spear_gym.text import shown
 
 from .base import AgentError, SearchSession, check_settings
 from .evolution import RegularizedEvolutionSampler
@@ -44,7 +45,6 @@ from .ranges import (
     choice,
     made_by,
     real,
-    shown,
     whole,
 )
 
@@ -115,7 +115,7 @@ RANGES: dict[str, Range] = {
     "x0": MAPPING | NOTHING,
     "sigma0": POSITIVE | NOTHING,
     "consider_pruned_trials": FLAG,
-    "popsize": whole(2, 10_000) | NOTHING,
+    "popsize": whole(4, 10_000) | NOTHING,
     "use_separable_cma": FLAG,
     "with_margin": FLAG,
     "lr_adapt": FLAG,

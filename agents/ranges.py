@@ -7,6 +7,8 @@ from dataclasses import dataclass, fields, replace
 from numbers import Integral, Real
 from typing import Any, TypeVar
 
+from spear_gym.text import shown
+
 from .base import AgentError, check_settings
 
 _Settings = TypeVar("_Settings")
@@ -77,15 +79,6 @@ def with_changes(
     check_settings(agent, changes, tuple(values))
     values = check_values(agent, values | dict(changes), ranges)
     return replace(settings, **values)  # type: ignore[type-var]
-
-
-def shown(value: Any) -> str:
-    """A value as a message names it, cut when it is long."""
-    try:
-        text = repr(value)
-    except ValueError:  # an integer of thousands of digits
-        text = f"an integer of more than {value.bit_length() * 3 // 10} digits"
-    return text if len(text) <= 80 else f"{text[:77]}..."
 
 
 def whole(low: int = 1, high: int = MOST) -> Range:

@@ -25,10 +25,11 @@ from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.noise import NormalActionNoise, OrnsteinUhlenbeckActionNoise
 
 from spear_gym.env.observation import HIGH
+from spear_gym.text import shown
 
 from .algorithms import ALGORITHMS, hyperparameters
 from .base import AgentError, BudgetSpent, SearchSession, check_settings
-from .ranges import check_values, shown
+from .ranges import check_values
 from .sb3_ranges import NOISES, POLICY, ranges_of
 
 _NOISES = dict(zip(NOISES, (NormalActionNoise, OrnsteinUhlenbeckActionNoise), strict=True))
@@ -116,6 +117,12 @@ class SB3Agent:
             # Whatever it is: nothing but the settings can be the reason.
             except Exception as error:
                 raise AgentError(self._refusal(error)) from error
+        normalised = any("Batch" in type(module).__name__ for module in model.policy.modules())
+        if normalised and self.settings.get("batch_size") == 1:
+            raise AgentError(
+                f"setting 'batch_size' of agent '{self.name}' is 1; it must be at least 2, for its "
+                "networks normalise batches"
+            )
         dropped = getattr(model, "top_quantiles_to_drop_per_net", 0)
         quantiles = getattr(getattr(model, "critic", None), "n_quantiles", dropped + 1)
         if dropped >= quantiles:

@@ -170,4 +170,7 @@ def ranges_of(defaults: dict[str, Any]) -> dict[str, Range]:
     weight = real()
     if _text(defaults.get("ent_coef")):
         weight = Range("'auto' or 'auto_<first value>'", _is_automatic) | NOT_NEGATIVE
-    return COMMON | OFF_POLICY | ON_POLICY | {"ent_coef": weight}
+    found = COMMON | OFF_POLICY | ON_POLICY | {"ent_coef": weight}
+    if defaults.get("target_kl") is not None:  # TRPO cannot do without
+        found["target_kl"] = POSITIVE
+    return found

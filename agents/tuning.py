@@ -16,8 +16,8 @@ import numpy as np
 import yaml
 
 from spear_gym.files import write_json, write_text
-from spear_gym.names import unknown
 from spear_gym.record.storage import mend_end, open_storage, open_study, own_study
+from spear_gym.text import unknown
 
 from .algorithms import ALGORITHMS, ENVIRONMENT, WRAPPERS
 from .base import AgentError, check_budget, run_search

@@ -2,7 +2,8 @@
 
     .venv/bin/python docs/make_pages.py
 
-`environment.md` is the docstring of `SpearPruneEnv`. A table stands between two marks, such as
+`environment.md` is the docstring of `SpearPruneEnv`; the tables of `command-line.md` are those of the
+commands. Any other table stands between two marks, such as
 `<!-- arms -->` and `<!-- end arms -->`, and comes from `tables.py` of a study in
 `notebooks/results/`. The tests hold that the pages are what this program would write.
 """
@@ -60,10 +61,9 @@ def _listed(section: re.Match[str]) -> str:
     return title + re.sub(r"^        ", "  ", entries, flags=re.MULTILINE)
 
 
-def script(study: str, name: str = "tables") -> ModuleType:
-    """A program of a study, imported."""
-    path = STUDIES / study / f"{name}.py"
-    spec = spec_from_file_location(f"{study}.{name}".replace("-", "_"), path)
+def script(path: Path) -> ModuleType:
+    """A program beside the pages or the results, imported."""
+    spec = spec_from_file_location(f"{path.parent.name}.{path.stem}".replace("-", "_"), path)
     assert spec is not None
     assert spec.loader is not None
     module = module_from_spec(spec)
@@ -78,7 +78,7 @@ def filled(text: str, study: str) -> str:
     Raises:
         ValueError: when a table has no place on the page.
     """
-    for name, table in script(study).tables().items():
+    for name, table in script(STUDIES / study / "tables.py").tables().items():
         start, end = f"<!-- {name} -->", f"<!-- end {name} -->"
         before, found, rest = text.partition(start)
         _, closed, after = rest.partition(end)
@@ -90,7 +90,9 @@ def filled(text: str, study: str) -> str:
 
 def pages() -> dict[Path, str]:
     """Every page that is made, or made in part, as it should be."""
+    commands = HERE / "command-line.md"
     made = {HERE / "environment.md": environment_page()}
+    made[commands] = script(HERE / "command_page.py").page(commands.read_text(encoding="utf-8"))
     for name, study in TABLES.items():
         path = HERE / name
         made[path] = filled(path.read_text(encoding="utf-8"), study)

@@ -1,21 +1,45 @@
-"""What is registered: environments with Gymnasium, workloads with the catalogue."""
+"""What is registered: environments with Gymnasium, workloads with the catalogue.
+
+The entries themselves are imported when one is asked for: they need PyTorch.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 import gymnasium as gym
 
-from .catalogue import ENTRIES, Entry, add
-from .cluttered_digits import CLUTTERED
-from .digits import DIGITS
-from .digits_events import DIGITS_EVENTS
+from spear_gym.plugins import FACTORIES
 
-__all__ = ["ENTRIES", "Entry", "register_envs"]
+from .ids import IDS
+
+if TYPE_CHECKING:
+    from spear_gym.workload import Workload
+
+    from .catalogue import Entry
+    from .entries import ENTRIES
+
+__all__ = ["ENTRIES", "IDS", "Entry", "register_envs"]
 
 ENTRY_POINT = "spear_gym.env:make_env"
 VECTOR_ENTRY_POINT = "spear_gym.env.vector:SpearPruneVectorEnv"
 
-for _entry in (DIGITS, *CLUTTERED, DIGITS_EVENTS):
-    add(_entry)
+_LAZY = {"ENTRIES": ".entries", "Entry": ".catalogue"}
+
+
+def _factory(name: str) -> Callable[[], Workload]:
+    def make() -> Workload:
+        from .entries import ENTRIES
+
+        return ENTRIES[name].load()
+
+    return make
+
+
+for _name in IDS:
+    FACTORIES[_name] = _factory(_name)
 
 
 def register_envs() -> None:
@@ -24,8 +48,8 @@ def register_envs() -> None:
     The former takes any workload, so how many steps its episodes have is set when it is made.
     """
     _register("SpearPrune-v0", None, {})
-    for entry in ENTRIES.values():
-        _register(entry.environment, entry.groups + 1, {"workload": entry.name})
+    for workload, (environment, groups) in IDS.items():
+        _register(environment, groups + 1, {"workload": workload})
 
 
 def _register(name: str, max_episode_steps: int | None, kwargs: dict[str, str]) -> None:
@@ -37,3 +61,10 @@ def _register(name: str, max_episode_steps: int | None, kwargs: dict[str, str]) 
             max_episode_steps=max_episode_steps,
             kwargs=kwargs,
         )
+
+
+def __getattr__(name: str) -> Any:
+    """The entries, imported on first use."""
+    if name not in _LAZY:
+        raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
+    return getattr(import_module(_LAZY[name], __name__), name)

@@ -12,9 +12,7 @@ from spear_gym.data.splits import DataSplits
 from spear_gym.files import FileError, largest_tensor_file, parse_tensors, read_whole
 from spear_gym.simulation.simulate import Scoring
 from spear_gym.training import OnBatch, Recipe, train
-from spear_gym.workload import Workload, WorkloadError, register_workload
-
-from .fits import SHIPPED
+from spear_gym.workload import Workload, WorkloadError
 
 WEIGHTS = Path(__file__).parent / "weights"
 
@@ -115,15 +113,3 @@ def load_weights(model: nn.Module, path: Path) -> None:
     except FileError as error:
         raise WorkloadError(f"cannot read weights from '{path}': {error}") from error
     model.load_state_dict(tensors)
-
-
-ENTRIES: dict[str, Entry] = {}
-
-
-def add(entry: Entry) -> None:
-    """Puts an entry into the catalogue and registers its workload."""
-    ENTRIES[entry.name] = entry
-    register_workload(entry.name, entry.load)
-
-
-__all__ = ["ENTRIES", "SHIPPED", "WEIGHTS", "Entry", "add", "load_weights"]

@@ -5,19 +5,28 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from contextlib import suppress
 from pathlib import Path
 
 from spear_gym.evaluation import PlanEvaluator
 from spear_gym.files import file_name
 from spear_gym.lre import FittedEstimator, load_estimator
+from spear_gym.lre.samples import LREError
 
 SHIPPED = Path(__file__).parent / "lre"
 
 
 def user_folder() -> Path:
-    """Where `spear lre` keeps fits: ``$SPEAR_GYM_HOME``, else ``~/.cache/spear-gym``."""
+    """Where `spear lre` keeps fits: ``$SPEAR_GYM_HOME``, else ``~/.cache/spear-gym``.
+
+    Raises:
+        LREError: when the user has no home folder.
+    """
     home = os.environ.get("SPEAR_GYM_HOME")
-    return Path(home) if home else Path.home() / ".cache" / "spear-gym"
+    try:
+        return Path(home) if home else Path.home() / ".cache" / "spear-gym"
+    except RuntimeError as error:
+        raise LREError(f"{error}; set SPEAR_GYM_HOME to a folder for your fits") from error
 
 
 def shipped_path(evaluator: PlanEvaluator) -> Path:
@@ -41,7 +50,10 @@ def stored_lre(evaluator: PlanEvaluator) -> FittedEstimator | None:
     Raises:
         LREError: when the file is damaged.
     """
-    for path in (user_path(evaluator), shipped_path(evaluator)):
+    paths = [shipped_path(evaluator)]
+    with suppress(LREError):  # no home folder, so no fits of the user's own
+        paths.insert(0, user_path(evaluator))
+    for path in paths:
         if path.is_file():
             return load_estimator(path)
     return None

@@ -15,7 +15,6 @@ from torch import nn
 from torch.linalg import LinAlgError  # type: ignore[attr-defined]
 
 from spear_gym.degenerate import DegenerateWarning, network_faults
-from spear_gym.names import unknown
 from spear_gym.pruning.criteria import CRITERIA, CriterionError, rank_channels
 from spear_gym.pruning.plan import Plan, PlanSpace
 from spear_gym.pruning.surgery import prune_network
@@ -24,6 +23,7 @@ from spear_gym.simulation.refit import RIDGE, RefitTargets
 from spear_gym.simulation.simulate import PRECISIONS, SCORINGS, Precision, Scoring, Simulator
 from spear_gym.simulation.walk import Walk
 from spear_gym.snn.graph import SpikingGraph
+from spear_gym.text import unknown
 from spear_gym.training import OnBatch, Recipe, loss_gradients, train
 from spear_gym.workload import (
     Measurement,

@@ -11,9 +11,10 @@ import math
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from numbers import Real
 from typing import Any, Protocol, runtime_checkable
 
-from spear_gym.names import unknown
+from spear_gym.text import shown, unknown
 
 
 class RewardError(ValueError):
@@ -58,6 +59,12 @@ class AdaptiveReward(RewardShape, Protocol):
 SMALLEST_RATIO = 0.01
 """Shapes with a power or a logarithm of r count it as at least this."""
 
+LARGEST = 1e6
+"""No weight is larger: rewards are told from one another in float32."""
+
+SMALLEST_EXPONENT = -10.0
+"""With it the factor of a shape with a power of r reaches 1e20."""
+
 
 @dataclass(frozen=True, slots=True)
 class TargetAwareReward:
@@ -78,7 +85,7 @@ class TargetAwareReward:
     lam: float = 5.0
 
     def __post_init__(self) -> None:
-        _check_at_least_zero("lam", self.lam)
+        _check_at_least(0, "lam", self.lam)
 
     @property
     def name(self) -> str:
@@ -111,7 +118,7 @@ class MnasNetSoftReward:
     beta: float = -0.07
 
     def __post_init__(self) -> None:
-        _check_at_most_zero("beta", self.beta)
+        _check_at_most_zero("beta", self.beta, SMALLEST_EXPONENT)
 
     @property
     def name(self) -> str:
@@ -143,7 +150,7 @@ class MnasNetHardReward:
     beta: float = -1.0
 
     def __post_init__(self) -> None:
-        _check_at_most_zero("beta", self.beta)
+        _check_at_most_zero("beta", self.beta, SMALLEST_EXPONENT)
 
     @property
     def name(self) -> str:
@@ -214,11 +221,7 @@ class AMCReward:
     scale: float = 1e4
 
     def __post_init__(self) -> None:
-        smallest = 1.0 / SMALLEST_RATIO
-        if not (math.isfinite(self.scale) and self.scale >= smallest):
-            raise RewardError(
-                f"scale is {self.scale}; it must be a finite number of at least {smallest:g}"
-            )
+        _check_at_least(1.0 / SMALLEST_RATIO, "scale", self.scale, most=1e12)
 
     @property
     def name(self) -> str:
@@ -299,11 +302,15 @@ class LagrangianReward:
 
     def __post_init__(self) -> None:
         for name in ("lam", "rate", "limit", "lam_max"):
-            _check_at_least_zero(name, getattr(self, name))
+            _check_at_least(0, name, getattr(self, name))
         if self.lam > self.lam_max:
             raise RewardError(f"lam is {self.lam}; it must be at most lam_max = {self.lam_max}")
-        if not (1 <= self.window < math.inf and int(self.window) == self.window):
-            raise RewardError(f"window is {self.window}; it must be at least 1 episode")
+        window = self.window
+        if not (_is_number(window) and 1 <= window <= LARGEST and int(window) == window):
+            raise RewardError(
+                f"window is {shown(window)}; it must be at least 1 episode, a whole number, and at "
+                f"most {LARGEST:g}"
+            )
         self.window = int(self.window)
         self._costs = deque(maxlen=self.window)
         self._start = self.lam
@@ -332,14 +339,23 @@ class LagrangianReward:
         return LagrangianReward(self._start, self.rate, self.limit, self.lam_max, self.window)
 
 
-def _check_at_least_zero(name: str, value: float) -> None:
-    if not (math.isfinite(value) and value >= 0):
-        raise RewardError(f"{name} is {value}; it must be a finite number of at least 0")
+def _check_at_least(low: float, name: str, value: float, most: float = LARGEST) -> None:
+    if not (_is_number(value) and low <= value <= most):
+        raise RewardError(
+            f"{name} is {shown(value)}; it must be a number of at least {low:g} and at most "
+            f"{most:g}"
+        )
 
 
-def _check_at_most_zero(name: str, value: float) -> None:
-    if not (math.isfinite(value) and value <= 0):
-        raise RewardError(f"{name} is {value}; it must be a finite number of at most 0")
+def _check_at_most_zero(name: str, value: float, least: float = -LARGEST) -> None:
+    if not (_is_number(value) and least <= value <= 0):
+        raise RewardError(
+            f"{name} is {shown(value)}; it must be a number of at least {least:g} and at most 0"
+        )
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool)
 
 
 REWARDS: dict[str, Callable[..., RewardShape]] = {

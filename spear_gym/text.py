@@ -1,12 +1,14 @@
-"""Texts that nobody vouches for, as they may be shown: in a terminal, Markdown, CSV or a picture.
+"""Names, values and texts that nobody vouches for, as messages, terminals and files show them.
 
 HTML and SVG are escaped by the libraries that write them.
 """
 
 from __future__ import annotations
 
+import difflib
 import re
 import unicodedata
+from typing import Any
 
 _UNSAFE = {"Cc", "Cf", "Cs", "Zl", "Zp"}
 """Unicode's categories of what is not seen, but acts: escapes, changes of direction, line ends."""
@@ -60,3 +62,25 @@ def csv_cell(value: object) -> object:
     if not text.lstrip().startswith(("=", "+", "-", "@")) or NUMBERS.fullmatch(text):
         return text
     return f"'{text}"
+
+
+def shown(value: Any, most: int = 80) -> str:
+    """A value as a message names it."""
+    try:
+        text = repr(value)
+    except ValueError:  # an integer of thousands of digits
+        text = f"a {type(value).__name__} too long to be shown"
+    return cut(text, most)
+
+
+def cut(text: str, most: int = 80) -> str:
+    """A text in one line of at most so many characters."""
+    text = " ".join(text.split())
+    return text if len(text) <= most else f"{text[: most - 3]}..."
+
+
+def unknown(what: str, name: str, known: tuple[str, ...]) -> str:
+    """The message for an unknown name, with near matches."""
+    close = difflib.get_close_matches(name, known, n=2, cutoff=0.5)
+    hint = f"did you mean {' or '.join(repr(c) for c in close)}? " if close else ""
+    return f"unknown {what} '{name}'; {hint}known are: {', '.join(known)}"

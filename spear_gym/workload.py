@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from spear_gym.data.splits import DataSplits, MapDataset, Split, as_split
-from spear_gym.names import unknown
+from spear_gym.plugins import FACTORIES, PluginError, call, import_path
 from spear_gym.pruning.surgery import check_surgery
 from spear_gym.simulation.own_forward import check_simulation
 from spear_gym.simulation.simulate import SCORINGS, Scoring, Simulator, accuracy
@@ -24,6 +24,7 @@ from spear_gym.simulation.walk import Walk
 from spear_gym.snn.graph import Readout, SpikingGraph
 from spear_gym.snn.leaves import describe
 from spear_gym.snn.trace import private_copy, trace
+from spear_gym.text import unknown
 from spear_gym.training import Recipe
 
 DEFINITIONS = 1
@@ -293,7 +294,7 @@ def _arrived(kind: type[Workload], name: str | None) -> Workload:
     """A workload that was sent whole; its state follows. Its name finds it here, too."""
     workload = kind.__new__(kind)
     if name is not None:
-        _FACTORIES.setdefault(name, lambda: workload)
+        FACTORIES.setdefault(name, lambda: workload)
         _LOADED.setdefault(name, workload)
     return workload
 
@@ -352,19 +353,18 @@ def _undecided(readout: Tensor) -> int:
     return int((lowest.isfinite() & (lowest == highest)).sum())
 
 
-_FACTORIES: dict[str, Callable[[], Workload]] = {}
 _LOADED: dict[str, Workload] = {}
 
 
 def register_workload(name: str, factory: Callable[[], Workload]) -> None:
     """Adds a workload to the catalogue; registering a name again replaces it."""
-    _FACTORIES[name] = factory
+    FACTORIES[name] = factory
     _LOADED.pop(name, None)
 
 
 def workload_names() -> tuple[str, ...]:
     """Names in the catalogue, sorted."""
-    return tuple(sorted(_FACTORIES))
+    return tuple(sorted(FACTORIES))
 
 
 def load_workload(name: str) -> Workload:
@@ -373,10 +373,37 @@ def load_workload(name: str) -> Workload:
     Raises:
         WorkloadError: for an unknown name, with near matches.
     """
-    if name not in _FACTORIES:
+    if name not in FACTORIES:
         raise WorkloadError(unknown("workload", name, workload_names()))
     if name not in _LOADED:
-        workload = _FACTORIES[name]()
+        workload = FACTORIES[name]()
         workload.catalogued = True
         _LOADED[name] = workload
     return _LOADED[name]
+
+
+def resolve_workload(name: str) -> Workload:
+    """A workload of the catalogue, or what ``module:function`` returns.
+
+    Only for names that the user gives: what a file names is looked up by :func:`load_workload`,
+    so that no file chooses code.
+
+    Raises:
+        WorkloadError: for an unknown name, or a function that cannot be imported, raises an error
+            or returns something else.
+    """
+    if ":" not in name:
+        return load_workload(name)
+    try:
+        function = import_path(name)
+    except PluginError as error:
+        raise WorkloadError(f"cannot import the workload '{name}': {error}") from error
+    if not callable(function):
+        raise WorkloadError(f"'{name}' is no function that returns a Workload")
+    try:
+        workload = call(function)
+    except PluginError as error:
+        raise WorkloadError(f"cannot make the workload '{name}': {error}") from error
+    if not isinstance(workload, Workload):
+        raise WorkloadError(f"'{name}' gives a {type(workload).__name__}, not a Workload")
+    return workload

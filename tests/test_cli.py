@@ -811,7 +811,7 @@ def test_lre_mistakes(spear: Spear, tmp_path: Path) -> None:
     assert_one_error(spear("lre", "digit"), "unknown workload 'digit'")
     assert_one_error(spear("lre", "toys:toy", "--scoring", "plan"), "unknown scoring 'plan'")
     out = tmp_path / "fit.json"
-    assert_one_error(spear("lre", "toys:toy", "--samples", "2", "--out", out), "at least 3")
+    assert_one_error(spear("lre", "toys:toy", "--samples", "2", "--out", out), "in 3..100,000")
     (tmp_path / "file").touch()
     below = tmp_path / "file" / "fit.json"
     assert_one_error(spear("lre", "toys:toy", "--out", below), "cannot write")

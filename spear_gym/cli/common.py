@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Annotated, Any
+from importlib import metadata
+from math import isfinite, nan
+from shutil import get_terminal_size
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -15,18 +18,33 @@ from rich.progress import (
     TextColumn,
     TimeRemainingColumn,
 )
+from rich.table import Table
 from rich.text import Text
+from typer.core import TyperGroup
 
-from spear_gym.text import printable
+from spear_gym.text import cut, printable
 
-if TYPE_CHECKING:
-    from spear_gym.workload import Workload
 
+class Commands(TyperGroup):
+    """All commands; an interrupt ends them with a word."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Runs the command that was asked for."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            complain("interrupted", "")
+        raise typer.Exit(INTERRUPTED)
+
+
+NARROW = 70
+"""Columns below which nothing is put into boxes."""
 
 app = typer.Typer(
-    help="Prune spiking neural networks to a target of synaptic operations.",
+    cls=Commands,
     no_args_is_help=True,
-    add_completion=False,
+    # Rich cuts the names of options off where there is no room for its boxes.
+    rich_markup_mode="rich" if get_terminal_size().columns >= NARROW else None,
     pretty_exceptions_enable=False,
 )
 
@@ -59,7 +77,19 @@ err = Terminal(stderr=True)
 WARNING = "bold yellow"
 LONGEST_MESSAGE = 2000
 
+
 INTERRUPTED = 130
+"""Exit status after Ctrl-C, TERM, or a terminal that hung up."""
+
+MOST_THREADS = 1024
+"""Torch ends in a segmentation fault when the system has no room for its threads."""
+
+LONGEST_SETTING = 4096
+MOST_SEEDS = 10_000
+MOST_PLANS = 100_000
+
+MOST_WORKERS = 1024
+"""Each is a process of some hundred MiB."""
 
 WorkloadOption = Annotated[str, typer.Option(help="Catalogue name, or module:function.")]
 NameArgument = Annotated[str, typer.Argument(help="Catalogue name, or module:function.")]
@@ -79,39 +109,38 @@ StorageOption = Annotated[
 CriterionOption = Annotated[str, typer.Option(help="l1, bn_scale, taylor or random.")]
 
 
-def resolve_workload(name: str) -> Workload:
-    """A workload of the catalogue, or what ``module:function`` returns.
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        out.print(f"spear-gym {metadata.version('spear-gym')}", highlight=False)
+        raise typer.Exit
 
-    Raises:
-        WorkloadError: for an unknown name, or a function that cannot be imported or returns
-            something else.
-    """
-    from spear_gym.names import import_path
-    from spear_gym.workload import Workload, WorkloadError, load_workload
 
-    if ":" not in name:
-        import spear_gym.envs_registry  # noqa: F401 - registers the catalogue
-
-        return load_workload(name)
-    try:
-        function = import_path(name)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise WorkloadError(f"cannot import the workload '{name}': {error}") from error
-    if not callable(function):
-        raise WorkloadError(f"'{name}' is no function that returns a Workload")
-    workload = function()
-    if not isinstance(workload, Workload):
-        raise WorkloadError(f"'{name}' gives a {type(workload).__name__}, not a Workload")
-    return workload
+@app.callback()
+def spear(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_show_version, is_eager=True, help="Show the version and leave."
+        ),
+    ] = False,
+) -> None:
+    """Prune spiking neural networks to a target of synaptic operations."""
 
 
 def complain(what: str, message: str) -> None:
     """One line on standard error, ``what`` in bold; of a very long message its beginning."""
-    short = " ".join(message.split())
-    if len(short) > LONGEST_MESSAGE:
-        short = f"{short[:LONGEST_MESSAGE]} ..."
-    line = Text.assemble((what, "bold red"), " ", printable(short))
+    line = Text.assemble((what, "bold red"), " ", printable(cut(message, LONGEST_MESSAGE)))
+    line.rstrip()
     err.print(line, highlight=False, soft_wrap=True)
+
+
+def check_criterion(name: str) -> None:
+    """Refuses a criterion that there is none of, before any work."""
+    from spear_gym.pruning.criteria import CRITERIA, CriterionError
+    from spear_gym.text import unknown
+
+    if name not in CRITERIA:
+        raise CriterionError(unknown("criterion", name, tuple(CRITERIA)))
 
 
 def check_seed(seed: int) -> None:
@@ -122,17 +151,27 @@ def check_seed(seed: int) -> None:
         raise AgentError(f"seed is {seed}; it must lie in 0..{2**32 - 1}")
 
 
+def check_count(name: str, value: int | None, least: int = 1, most: int = 1_000_000) -> None:
+    """Refuses a number that no run could end with, before any work.
+
+    Raises:
+        AgentError: below ``least`` or above ``most``.
+    """
+    from spear_gym.agents.base import AgentError
+
+    if value is not None and not least <= value <= most:
+        raise AgentError(f"{name} is {value}; it must lie in {least}..{most:,}")
+
+
 def worker_count(workers: int | None) -> int:
     """The number of worker processes, all cores by default.
 
     Raises:
-        AgentError: below 1.
+        AgentError: when it is out of range.
     """
-    from spear_gym.agents.base import AgentError
     from spear_gym.workers.tasks import default_workers
 
-    if workers is not None and workers < 1:
-        raise AgentError(f"workers is {workers}; it must be at least 1")
+    check_count("workers", workers, most=MOST_WORKERS)
     return default_workers() if workers is None else workers
 
 
@@ -140,14 +179,26 @@ def set_threads(threads: int) -> None:
     """Sets torch's threads (and the allocator) for this process; the library itself never does.
 
     Raises:
-        AgentError: below 1.
+        AgentError: when it is out of range.
     """
-    from spear_gym.agents.base import AgentError
     from spear_gym.workers.processes import prepare_process
 
-    if threads < 1:
-        raise AgentError(f"threads is {threads}; it must be at least 1")
+    check_count("threads", threads, most=MOST_THREADS)
     prepare_process(threads)
+
+
+def print_table(table: Table) -> None:
+    """Prints a table; where it does not fit, line by line what would be cut off."""
+    if out.measure(table, options=out.options.update(width=10_000)).minimum <= out.width:
+        out.print(table)
+        return
+    columns = [(str(column.header), list(column.cells)) for column in table.columns]
+    if table.title:
+        out.print(table.title, soft_wrap=True)
+    for row in range(table.row_count):
+        for header, cells in columns:
+            out.print(f"{header}: " if header else "", cells[row], sep="", soft_wrap=True)
+        out.print()
 
 
 def progress_bar(extra: str = "") -> Progress:
@@ -175,7 +226,10 @@ def reward_settings_of(pairs: list[str]) -> dict[str, float]:
     for pair in pairs:
         key, _, value = pair.partition("=")
         try:
-            settings[key] = float(json.loads(value))
+            number = json.loads(value)
+            if type(number) is bool:
+                raise ValueError
+            settings[key] = float(number)
         except (ValueError, TypeError, OverflowError, RecursionError):
             raise RewardError(
                 f"reward setting '{cut(pair)}' is not of the form name=number, e.g. lam=10"
@@ -192,14 +246,17 @@ def numbers(text: str, what: str = "targets") -> tuple[float, ...]:
     """Numbers separated by commas.
 
     Raises:
-        TargetError: when one is no number.
+        TargetError: when one is no finite number.
     """
     from spear_gym.judge import TargetError
 
     try:
-        return tuple(map(float, listed(text)))
+        found = tuple(map(float, listed(text)))
     except ValueError:
-        raise TargetError(f"{what} are '{text}'; they must be numbers, e.g. 0.5,0.3") from None
+        found = (nan,)
+    if not all(map(isfinite, found)):
+        raise TargetError(f"{what} are '{cut(text)}'; they must be numbers, e.g. 0.5,0.3")
+    return found
 
 
 def agent_settings_of(pairs: list[str]) -> dict[str, Any]:
@@ -212,7 +269,7 @@ def agent_settings_of(pairs: list[str]) -> dict[str, Any]:
     for pair in pairs:
         key, equals, value = pair.partition("=")
         try:
-            if not (key and equals):
+            if not (key and equals) or len(value) > LONGEST_SETTING:
                 raise ValueError
             # YAML 1.1 takes 1e-3 for a text.
             settings[key] = float(value) if _is_number(value) else yaml.safe_load(value)
@@ -224,11 +281,6 @@ def agent_settings_of(pairs: list[str]) -> dict[str, Any]:
                 "learning_rate=1e-3; values are finite numbers, texts, lists and mappings"
             ) from None
     return settings
-
-
-def cut(text: str, most: int = 80) -> str:
-    """A text as a message names it."""
-    return text if len(text) <= most else f"{text[: most - 3]}..."
 
 
 def _is_number(text: str) -> bool:

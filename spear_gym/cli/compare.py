@@ -8,17 +8,18 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from spear_gym.cli.common import (
+    MOST_SEEDS,
     ScoringOption,
     StorageOption,
     WorkersOption,
     app,
+    check_count,
     complain,
     err,
     listed,
     numbers,
     out,
     progress_bar,
-    resolve_workload,
     reward_settings_of,
     set_threads,
     worker_count,
@@ -63,7 +64,9 @@ def compare(
     from spear_gym.agents.compare.cells import CompareSettings
     from spear_gym.agents.compare.run import compare as run_comparison
     from spear_gym.agents.compare.run import is_comparison, unfinished
+    from spear_gym.workload import resolve_workload
 
+    check_count("seeds", seeds, most=MOST_SEEDS)
     settings = CompareSettings(
         workloads=listed(workload),
         agents=listed(agents),

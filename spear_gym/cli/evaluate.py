@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from spear_gym.cli.common import app, err, out, resolve_workload, set_threads
+from spear_gym.cli.common import app, err, out, set_threads
 from spear_gym.cli.tables import measured_row, result_table
 
 FIGURES = ("accuracy", "synops", "parameters")
@@ -30,7 +30,7 @@ def evaluate(
     used when it is given here too.
     """
     from spear_gym.agents.reading import load_network, read_result, read_settings
-    from spear_gym.workload import measure
+    from spear_gym.workload import measure, resolve_workload
 
     settings = read_settings(run)
     name = _chosen(run, settings.workload, workload)

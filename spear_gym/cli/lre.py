@@ -9,6 +9,7 @@ import typer
 
 from spear_gym.cli.common import (
     INTERRUPTED,
+    MOST_PLANS,
     WARNING,
     CriterionOption,
     NameArgument,
@@ -16,11 +17,11 @@ from spear_gym.cli.common import (
     ScoringOption,
     WorkersOption,
     app,
+    check_count,
     check_seed,
     numbers,
     out,
     progress_bar,
-    resolve_workload,
     set_threads,
     worker_count,
 )
@@ -31,13 +32,12 @@ if TYPE_CHECKING:
     from spear_gym.lre import FittedEstimator, SynopsEstimator
     from spear_gym.lre.fit import Progress, Stopping
 
-ConfidenceOption = Annotated[
-    str,
-    typer.Option(
-        help="With which the target is kept after fine-tuning, e.g. 0.95: plans are judged by the "
-        "upper bound of the predicted SynOps. 'off': by the prediction itself, as in the paper."
-    ),
-]
+_CONFIDENCE = typer.Option(
+    help="With which the target is kept after fine-tuning, e.g. 0.95: plans are judged by the "
+    "upper bound of the predicted SynOps. 'off': by the prediction itself, as in the paper."
+)
+ConfidenceOption = Annotated[str, _CONFIDENCE]
+ConfidenceIfAny = Annotated[str | None, _CONFIDENCE]
 
 
 @app.command()
@@ -76,9 +76,12 @@ def lre(
     from spear_gym.lre.estimators import LRE_FORMAT
     from spear_gym.lre.families import check_family
     from spear_gym.lre.fit import Stopping
+    from spear_gym.workload import resolve_workload
 
     check_seed(seed)
     check_family(estimator)
+    check_count("samples", samples, least=3, most=MOST_PLANS)
+    check_count("held_out", held_out, least=0, most=MOST_PLANS)
     stopping = Stopping(numbers(targets), tolerance, confidence_of(confidence), samples)
     evaluator = PlanEvaluator(
         resolve_workload(name),

@@ -8,15 +8,16 @@ from typing import Annotated
 import typer
 
 from spear_gym.cli.common import (
+    MOST_PLANS,
     NameArgument,
     WorkersOption,
     app,
+    check_count,
     check_seed,
     listed,
     numbers,
     out,
     progress_bar,
-    resolve_workload,
     set_threads,
     worker_count,
 )
@@ -47,17 +48,19 @@ def lre_study_command(
     """
     set_threads(1)
     from spear_gym.files import file_name
-    from spear_gym.names import unknown
     from spear_gym.report.page import write_page
     from spear_gym.simulation.simulate import SCORINGS
     from spear_gym.studies.lre import LREStudy, StudySettings, is_study, lre_study
     from spear_gym.studies.lre_report import lre_page
-    from spear_gym.workload import WorkloadError
+    from spear_gym.text import unknown
+    from spear_gym.workload import WorkloadError, resolve_workload
 
     check_seed(seed)
     for scoring in listed(scorings):
         if scoring not in SCORINGS:
             raise WorkloadError(unknown("scoring", scoring, SCORINGS))
+    for what, count in (("length_samples", length_samples), ("held_out", held_out)):
+        check_count(what, count, least=5, most=MOST_PLANS)
     settings = StudySettings(
         samples,
         length_samples,

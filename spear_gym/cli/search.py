@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -20,16 +21,16 @@ from spear_gym.cli.common import (
     WorkloadOption,
     agent_settings_of,
     app,
+    check_count,
     check_seed,
     numbers,
     out,
     progress_bar,
-    resolve_workload,
     reward_settings_of,
     set_threads,
     worker_count,
 )
-from spear_gym.cli.lre import ConfidenceOption, confidence_of, estimator_for
+from spear_gym.cli.lre import ConfidenceIfAny, confidence_of, estimator_for
 from spear_gym.cli.tables import show_front, show_report
 
 if TYPE_CHECKING:
@@ -84,7 +85,7 @@ def search(
     precision: PrecisionOption = "float32",
     criterion: CriterionOption = "l1",
     lre: Annotated[str, typer.Option(help="auto, none, or the path of a fit.")] = "auto",
-    confidence: ConfidenceOption = "",
+    confidence: ConfidenceIfAny = None,
     extrapolate: Annotated[
         bool, typer.Option("--extrapolate", help="Allow targets outside the fitted SynOps.")
     ] = False,
@@ -147,7 +148,7 @@ def search(
         min_channels=min_channels,
         max_ratio=max_ratio,
         hidden_features=tuple(hide or ()),
-        confidence=confidence_of(confidence) if confidence else default,
+        confidence=default if confidence is None else confidence_of(confidence),
         extrapolate=extrapolate,
         top=top,
         repair=repair,
@@ -220,12 +221,13 @@ class _Job:
         overwrite: bool,
         workers: int | None,
     ) -> None:
-        from spear_gym.agents import AgentError, make_agent
+        from spear_gym.agents import make_agent
         from spear_gym.agents.base import check_budget
         from spear_gym.env.observation import check_features
         from spear_gym.evaluation import PlanEvaluator
         from spear_gym.record.storage import check_storage
         from spear_gym.reward import make_reward
+        from spear_gym.workload import resolve_workload
 
         self.settings, self.folder, self.storage = settings, folder, storage
         self.resume, self.overwrite, self.workers = resume, overwrite, workers
@@ -234,8 +236,7 @@ class _Job:
         self.agent = make_agent(settings.agent, settings.agent_settings)
         make_reward(settings.reward, settings.reward_settings)
         check_budget(settings.budget)
-        if settings.top < 1:
-            raise AgentError(f"top is {settings.top}; it must be at least 1")
+        check_count("top", settings.top, most=10_000)
         worker_count(workers)
         check_storage(storage)
         self.evaluator = PlanEvaluator(
@@ -261,7 +262,7 @@ class _Job:
             found = self._find(self.settings, judge, self.folder)
             report = self._finish(self.settings, judge, found, self.folder, found.candidates)
         show_report(report, self.evaluator, judge, self.settings.target_synops)
-        again = f"{self.folder}{_repeated(self.settings.workload)}"
+        again = f"{shlex.quote(str(self.folder))}{_repeated(self.settings.workload)}"
         out.print(f"\nresults: {self.folder} (try: spear evaluate {again})", soft_wrap=True)
         if report.outcome(judge.target, self.settings.target_synops) == "broken":
             raise typer.Exit(BROKEN)
@@ -327,6 +328,7 @@ class _Job:
         ]
 
     def _find(self, settings: SearchSettings, judge: Judge, folder: Path) -> SearchResult:
+        from spear_gym.agents.base import AgentFailed
         from spear_gym.agents.pipeline import search_in_folder
 
         with progress_bar("best reward so far {task.fields[best]}") as progress:
@@ -337,16 +339,24 @@ class _Job:
                 best = f"{session.curve[-1].best_reward:.3f}"
                 progress.update(task, completed=session.spent, best=best)
 
-            found = search_in_folder(
-                self.agent,
-                self.evaluator,
-                judge,
-                settings,
-                folder,
-                storage=self.storage,
-                overwrite=self.overwrite,
-                on_candidate=show,
-            )
+            try:
+                found = search_in_folder(
+                    self.agent,
+                    self.evaluator,
+                    judge,
+                    settings,
+                    folder,
+                    storage=self.storage,
+                    overwrite=self.overwrite,
+                    on_candidate=show,
+                )
+            except AgentFailed as error:
+                if error.found is None:
+                    raise
+                raise AgentFailed(
+                    f"{error}; the best plan so far is in {folder / 'plan.json'}, and nothing is "
+                    "paid again: mend the agent and continue with --resume"
+                ) from error
             if not found.interrupted:
                 progress.update(task, completed=settings.budget, total=settings.budget)
         if found.interrupted:

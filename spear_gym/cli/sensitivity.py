@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from spear_gym.cli.common import (
+    MOST_SEEDS,
     WorkersOption,
     app,
+    check_count,
     listed,
     numbers,
     out,
     progress_bar,
-    resolve_workload,
     set_threads,
     worker_count,
 )
@@ -49,7 +50,9 @@ def sensitivity(
     from spear_gym.agents.compare.sensitivity import run_study, variants, write_study
     from spear_gym.agents.compare.sensitivity_report import write_study_report
     from spear_gym.evaluation import PlanEvaluator
+    from spear_gym.workload import resolve_workload
 
+    check_count("seeds", seeds, most=MOST_SEEDS)
     base = CompareSettings(
         workloads=listed(workload),
         agents=(agent,),

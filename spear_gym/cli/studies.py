@@ -9,14 +9,18 @@ import typer
 from rich.table import Table
 
 from spear_gym.cli.common import (
+    MOST_PLANS,
+    MOST_SEEDS,
     CriterionOption,
     NameArgument,
     WorkersOption,
     app,
+    check_count,
+    check_criterion,
     check_seed,
     out,
+    print_table,
     progress_bar,
-    resolve_workload,
     set_threads,
     worker_count,
 )
@@ -43,8 +47,12 @@ def score_study_command(
     from spear_gym.files import file_name, write_bytes, write_json
     from spear_gym.studies.score import VALID, ScoredPlan, score_study
     from spear_gym.studies.score_picture import score_png
+    from spear_gym.workload import resolve_workload
 
     check_seed(seed)
+    check_count("plans", plans, least=3, most=MOST_PLANS)
+    _check_fraction(fraction)
+    check_criterion(criterion)
     stem = out_folder / file_name(name.replace(":", "-"))
     data, picture = (stem.with_name(f"{stem.name}.{kind}") for kind in ("json", "png"))
     check_output(data, with_entries("workload", "fraction", "each", "plans", "validity"))
@@ -82,7 +90,7 @@ def score_study_command(
             f"{row.seconds:.3f}",
             f"{row.mean_accuracy:.4f}",
         )
-    out.print(table)
+    print_table(table)
     weak = [r.scoring for r in study.validity if r.group == "fixed" and r.spearman < VALID]
     if weak:
         out.print(f"below {VALID} at fixed SynOps, so a search compares proxies: {', '.join(weak)}")
@@ -106,7 +114,11 @@ def spread_study_command(
     set_threads(1)
     from spear_gym.files import file_name, write_json
     from spear_gym.studies.spread import spread_study
+    from spear_gym.workload import resolve_workload
 
+    check_count("plans", plans, least=3, most=MOST_PLANS)
+    check_count("seeds", seeds, least=2, most=MOST_SEEDS)
+    _check_fraction(fraction)
     path = out_folder / f"{file_name(name.replace(':', '-'))}.json"
     check_output(path, with_entries("workload", "fraction", "accuracies", "seed_std", "plan_std"))
     workload = resolve_workload(name)
@@ -129,3 +141,11 @@ def spread_study_command(
     )
     write_json(path, study.to_json())
     out.print(f"wrote {path}", soft_wrap=True)
+
+
+def _check_fraction(fraction: float) -> None:
+    """Refuses, before any work, a SynOps value that no plan has."""
+    from spear_gym.judge import TargetError
+
+    if not 0 < fraction <= 1:
+        raise TargetError(f"fraction is {fraction:g}; it must lie in (0, 1]")

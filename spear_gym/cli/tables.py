@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from rich.table import Table
 from rich.text import Text
 
-from spear_gym.cli.common import WARNING, out
+from spear_gym.cli.common import WARNING, out, print_table
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -59,7 +59,7 @@ def show_front(points: Sequence[FrontPoint], folder: Path) -> None:
             Text(point.outcome, STYLES[point.outcome]),
             str(folder / point.folder),
         )
-    out.print(table)
+    print_table(table)
 
 
 def show_report(
@@ -79,7 +79,7 @@ def show_report(
             f"{candidate.evaluation.parameters:,}",
         )
     table.add_row(*measured_row("measured (test)", report.measured, report.fraction, target))
-    out.print(table)
+    print_table(table)
     out.print("* before fine-tuning")
     widths = ", ".join(
         f"{group.name} {kept}/{group.channels}"

@@ -7,7 +7,15 @@ from typing import Annotated
 
 import typer
 
-from spear_gym.cli.common import app, numbers, out, progress_bar, resolve_workload, set_threads
+from spear_gym.cli.common import (
+    MOST_SEEDS,
+    app,
+    check_count,
+    numbers,
+    out,
+    progress_bar,
+    set_threads,
+)
 from spear_gym.cli.outputs import check_output, is_settings, with_entries
 
 
@@ -30,7 +38,10 @@ def tune(
     from spear_gym.agents.compare.cells import Bench, Cell, CompareSettings
     from spear_gym.agents.tuning import TuningSettings, check
     from spear_gym.agents.tuning import tune as run_tuning
+    from spear_gym.workload import resolve_workload
 
+    check_count("trials", trials, most=100_000)
+    check_count("seeds", seeds, most=MOST_SEEDS)
     settings = TuningSettings(algorithm, workload, numbers(targets), trials, seeds, budget)
     check(settings)
     asked = CompareSettings((workload,), (algorithm,), settings.targets, lre=lre)

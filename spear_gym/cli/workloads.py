@@ -11,6 +11,7 @@ from rich.table import Table
 from spear_gym.cli.common import (
     app,
     out,
+    print_table,
     progress_bar,
     set_threads,
 )
@@ -31,7 +32,7 @@ def workloads() -> None:
             entry.scoring,
             str(entry.finetune.epochs),
         )
-    out.print(table)
+    print_table(table)
 
 
 @app.command()
@@ -46,7 +47,7 @@ def pretrain(
     set_threads(1)
     from spear_gym.envs_registry import ENTRIES
     from spear_gym.files import write_tensors
-    from spear_gym.names import unknown
+    from spear_gym.text import unknown
     from spear_gym.workload import WorkloadError
 
     if name not in ENTRIES:

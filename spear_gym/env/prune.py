@@ -25,15 +25,15 @@ from spear_gym.evaluation import (
 )
 from spear_gym.judge import Candidate, Judge, best_of
 from spear_gym.lre import SynopsEstimator
-from spear_gym.names import unknown
 from spear_gym.report.plan_frame import draw_plan
 from spear_gym.report.plan_view import print_plan
 from spear_gym.reward import RewardShape
 from spear_gym.settings import Goal, PlanSettings
 from spear_gym.simulation.simulate import Precision, Scoring
 from spear_gym.snn.handover import hand_over
+from spear_gym.text import unknown
 from spear_gym.training import Recipe
-from spear_gym.workload import Workload, load_workload
+from spear_gym.workload import Workload, resolve_workload
 
 Observation = NDArray[np.float32]
 Action = NDArray[np.float32]
@@ -151,7 +151,8 @@ class SpearPruneEnv(HasSpec, gym.Env[Observation, Action]):
     gym.make("spear_gym:SpearPrune-v0", workload="digits", target=0.3)
     ```
 
-    ``gym.make`` takes flat arguments (:func:`spear_gym.env.make_env`); the class takes what they are made into.
+    ``gym.make`` takes flat arguments (:func:`spear_gym.env.make_env`); the class takes what they
+    are made into.
 
     Args:
         evaluator: scores plans; environments that share it share its memory.
@@ -345,7 +346,8 @@ def make_env(
     """An environment from flat arguments: the entry point of ``gym.make``.
 
     Args:
-        workload: a name in the catalogue, or a :class:`~spear_gym.workload.Workload`.
+        workload: a name in the catalogue, ``module:function`` (a function of yours that makes one),
+            or a :class:`~spear_gym.workload.Workload`.
         target: largest SynOps after fine-tuning, as a fraction of the unpruned network's.
         target_synops: the same as SynOps per sample; give one of the two.
         reward: a name, see Rewards, or a reward shape.
@@ -408,7 +410,7 @@ ARGUMENTS = tuple(name for name in inspect.signature(make_env).parameters if nam
 def _loaded(workload: str | Workload | None) -> Workload:
     if isinstance(workload, Workload):
         return workload
-    return load_workload(DEFAULT_WORKLOAD if workload is None else workload)
+    return resolve_workload(DEFAULT_WORKLOAD if workload is None else workload)
 
 
 def unexpected(made: str, name: str, known: tuple[str, ...]) -> str:

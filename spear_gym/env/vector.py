@@ -66,7 +66,7 @@ class SpearPruneVectorEnv(HasSpec, SyncVectorEnv):
         if limit == -1 or (limit is not None and limit > len(first.evaluator.space)):
             limit = None
         # Partials, not closures, so that the vector can be pickled.
-        sibling = partial(make_env, **{**kwargs, "evaluator": first.evaluator})
+        sibling = partial(make_env, **{**kwargs, "workload": None, "evaluator": first.evaluator})
         makers = [partial(_same, first), *[sibling] * (num_envs - 1)]
         super().__init__(
             [partial(_limited, make, limit) for make in makers],

@@ -148,7 +148,7 @@ def test_own_agent_by_its_path(
     assert search(tiny, "mine:Corners", budget=9).paid == 2
     for path, said in {
         "mine:Corner": "cannot import the agent 'mine:Corner': .*has no attribute 'Corner'",
-        "nowhere:Agent": "cannot import the agent 'nowhere:Agent': No module named 'nowhere'",
+        "nowhere:Agent": "cannot import the agent 'nowhere:Agent': there is no module 'nowhere'",
         ":": "cannot import the agent ':'",
         "mine:not_an_agent": "'mine:not_an_agent' gives a int, which is no agent",
         "numpy:float64": "'numpy:float64' gives a float64, which is no agent",

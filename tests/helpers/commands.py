@@ -56,6 +56,19 @@ def assert_one_error(ran: Ran, message: str, code: int = 2) -> None:
     assert message in last
 
 
+def assert_one_clear_error(ran: Ran, *said: str) -> None:
+    """Exit status 2, one line that says what is wrong, perhaps below a progress bar; no more."""
+    assert ran.code == 2, ran
+    assert "Traceback" not in ran.err + ran.out
+    assert ran.err.count("error:") == 1, ran.err
+    *bars, last = ran.err.strip().splitlines()
+    assert all(bar.startswith(("search (", "fine-tune", "cells ")) for bar in bars), ran.err
+    assert last.startswith("error: ")
+    assert 10 < len(last) < 1000, last
+    for text in said:
+        assert text in last
+
+
 def read(path: Path) -> Any:
     return json.loads(path.read_text(encoding="utf-8"))
 
