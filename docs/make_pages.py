@@ -2,8 +2,8 @@
 
     .venv/bin/python docs/make_pages.py
 
-`environment.md` is the docstring of `SpearPruneEnv`; the tables of `command-line.md` are those of the
-commands. Any other table stands between two marks, such as
+`environment.md` is the docstring of `SpearPruneEnv`; the tables of `command-line.md` are those of
+the commands. Any other table stands between two marks, such as
 `<!-- arms -->` and `<!-- end arms -->`, and comes from `tables.py` of a study in
 `notebooks/results/`. The tests hold that the pages are what this program would write.
 """

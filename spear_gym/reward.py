@@ -60,7 +60,7 @@ SMALLEST_RATIO = 0.01
 """Shapes with a power or a logarithm of r count it as at least this."""
 
 LARGEST = 1e6
-"""No weight is larger: rewards are told from one another in float32."""
+"""The largest weight, since rewards are told from one another in float32."""
 
 SMALLEST_EXPONENT = -10.0
 """With it the factor of a shape with a power of r reaches 1e20."""
