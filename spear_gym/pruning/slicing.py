@@ -10,7 +10,14 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from spear_gym.snn.graph import Kept, Kind, Node, SpikingGraph, kept_features
+from spear_gym.snn.graph import (
+    Kept,
+    Kind,
+    Node,
+    SpikingGraph,
+    kept_features,
+    owned_tensors,
+)
 from spear_gym.snn.neurons import own_tensors
 
 
@@ -33,12 +40,17 @@ def sliced_tensors(graph: SpikingGraph, node: Node, kept: Kept) -> dict[str, Ten
 
     Args:
         graph: the unpruned graph.
-        node: a node with a module.
+        node: a node with a module, or an operation.
         kept: kept channels by space.
 
     Returns:
-        Tensor name within the module -> sliced tensor (the original where nothing is cut).
+        Tensor name within the module (for an operation its path) -> sliced tensor (the original
+        where nothing is cut).
     """
+    if node.operation is not None:
+        outputs = kept_features(node.channels, kept)
+        own, along = owned_tensors(graph, node), node.operation.owned
+        return {path: _take(tensor, along[path], outputs) for path, tensor in own.items()}
     module = graph.module(node)
     cut = axes(graph, node, kept)
     if node.kind is Kind.CONV:

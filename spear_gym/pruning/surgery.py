@@ -34,6 +34,10 @@ def prune_network(
     kept = kept_by_space(plan, graph.groups)
     model = private_copy(graph.model)
     for node in graph.nodes:
+        if node.operation is not None:
+            for path, tensor in sliced_tensors(graph, node, kept).items():
+                owner, _, name = path.rpartition(".")
+                _install(model.get_submodule(owner), node.kind, {name: tensor})
         if node.module is None or node.kind is Kind.DROPOUT:
             continue
         tensors = dict(sliced_tensors(graph, node, kept))
@@ -114,7 +118,7 @@ def check_surgery(graph: SpikingGraph, inputs: Tensor) -> None:
     model = prune_network(graph, plan)
     try:
         with torch.no_grad(), preserved_states():
-            model(inputs.clone())
+            graph.rebind(model).call(inputs)
     except (RuntimeError, ValueError, IndexError) as error:
         raise PlanError(
             "the network's forward fails once channels are removed, so it has a size written into "

@@ -42,6 +42,8 @@ def connect(node: Node, module: nn.Module, tensors: Tensors, value: Tensor) -> T
     weight, bias = tensors["weight"], tensors.get("bias")
     folded = fold(value)
     if node.kind is Kind.LINEAR:
+        if folded.dim() > 2:  # of every token
+            return unfold(F.linear(folded.movedim(1, -1), weight, bias).movedim(-1, 1), value)
         return unfold(F.linear(folded, weight, bias), value)
     assert isinstance(module, nn.Conv1d | nn.Conv2d)
     convolve: Callable[..., Tensor] = F.conv1d if isinstance(module, nn.Conv1d) else F.conv2d
@@ -112,13 +114,18 @@ def _channel_sum(value: Tensor) -> Tensor:
     return positions.sum((0, 1))
 
 
-def combine(node: Node, values: list[Tensor]) -> Tensor:
-    """Parameter-free nodes: pooling, flatten, addition, concatenation; dropout as identity.
+def combine(node: Node, values: list[Tensor], owned: Tensors | None = None) -> Tensor:
+    """Pooling, flatten, addition, concatenation, operations; dropout as identity.
 
     Args:
         node: the node.
         values: its inputs, ``(time, batch, channels, ...)``; a static one has a time axis of 1.
+        owned: the network's tensors that an operation uses (sliced, perhaps), by path.
     """
+    if node.operation is not None:
+        steps = max(value.shape[0] for value in values)
+        shown = [v.expand(steps, *v.shape[1:]) for v in values]
+        return unfold(node.operation([fold(v) for v in shown], owned or {}), shown[0])
     if node.kind is Kind.ADD:
         return values[0] + values[1]
     if node.kind is Kind.CONCAT:

@@ -131,6 +131,8 @@ def _describe_function(function: Callable[[Tensor], Tensor] | None) -> str:
 def _describe_operation(graph: SpikingGraph, node: Node) -> str:
     if node.neuron is not None:
         return node.neuron.describe()
+    if node.operation is not None:
+        return node.operation.describe()
     return "" if node.module is None else repr(graph.module(node))
 
 

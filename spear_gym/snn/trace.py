@@ -30,6 +30,7 @@ def trace(
     events: bool = False,
     readout: Readout | None = None,
     check: Tensor | None = None,
+    batch_first: bool | None = None,
 ) -> SpikingGraph:
     """Traces a spiking network into a graph of one time step.
 
@@ -47,6 +48,8 @@ def trace(
         readout: ``"current"``, ``"spikes"`` or ``"membrane"``; inferred when ``None``.
         check: inputs for the check, shaped like ``example``; defaults to ``example`` reversed and
             one sample shorter.
+        batch_first: a module that loops over frames takes them as ``(batch, time, ...)``, not as
+            ``(time, batch, ...)``; found out when ``None``.
 
     Returns:
         The graph, its model in eval mode with all neurons reset.
@@ -68,7 +71,14 @@ def trace(
     check_layers(model)
     with preserved_states():
         private = _copied(model)
-        graph, series = _record(private, example, varying=varying, events=events, readout=readout)
+        graph, series = _record(
+            private,
+            example,
+            varying=varying,
+            events=events,
+            readout=readout,
+            batch_first=batch_first,
+        )
         compare_with_forward(graph, check, series)
     reset_neurons(private)
     return graph
@@ -92,21 +102,30 @@ class _Recorded(NamedTuple):
 
 
 def _record(
-    model: nn.Module, example: Tensor, *, varying: bool, events: bool, readout: Readout | None
+    model: nn.Module,
+    example: Tensor,
+    *,
+    varying: bool,
+    events: bool,
+    readout: Readout | None,
+    batch_first: bool | None,
 ) -> _Recorded:
     if not varying:
-        return _record_as(model, example, varying, events, readout, sequence=False)
-    try:
-        return _record_as(model, example, varying, events, readout, sequence=True)
-    except (TraceError, RuntimeError, IndexError, ValueError) as loop_error:
-        reset_neurons(model)
+        return _record_as(model, example, varying, events, readout, time=None)
+    tried = []
+    for time in (0, 1) if batch_first is None else (int(batch_first),):
+        frames = example if time == 0 else example.transpose(0, 1)
         try:
-            return _record_as(model, example[0], varying, events, readout, sequence=False)
-        except TraceError as step_error:
-            raise TraceError(
-                f"the network traces neither as a loop over time ({loop_error}) nor as a single "
-                f"time step ({step_error})"
-            ) from step_error
+            return _record_as(model, frames, varying, events, readout, time=time)
+        except (TraceError, RuntimeError, IndexError, ValueError) as error:
+            reset_neurons(model)
+            order = ("(time, batch, ...)", "(batch, time, ...)")[time]
+            tried.append(f"as a loop over time, given {order} ({error})")
+    try:
+        return _record_as(model, example[0], varying, events, readout, time=None)
+    except TraceError as step_error:
+        tried.append(f"as a single time step, given (batch, ...) ({step_error})")
+        raise TraceError(f"the network traces neither {', nor '.join(tried)}") from step_error
 
 
 def _record_as(
@@ -116,10 +135,10 @@ def _record_as(
     events: bool,
     readout: Readout | None,
     *,
-    sequence: bool,
+    time: int | None,
 ) -> _Recorded:
     reset_neurons(model)
-    recorder = Recorder(model, sequence=sequence, varying=varying, events=events)
+    recorder = Recorder(model, time=time, varying=varying, events=events)
     # A clone, so that an in-place operation of the network cannot reach the caller's data.
     try:
         output = recorder.run(inputs.clone())
@@ -140,7 +159,7 @@ def _record_as(
     num_steps = steps.pop()
     # A network that hands a neuron its state holds the loop over time, be it one step long.
     hidden = not any(recorder.given.values())
-    idiom: Idiom = "step" if num_steps == 1 and hidden and not sequence else "loop"
+    idiom: Idiom = "step" if num_steps == 1 and hidden and time is None else "loop"
     series = _output_series(recorder, output, num_steps, idiom)
     source = recorder.drafts[series.draft]
     found = _readout(source.kind, series, readout)
@@ -151,10 +170,18 @@ def _record_as(
             "be a vector (batch, classes): flatten and end in a linear layer"
         )
     drafts = tuple(recorder.drafts)
-    nodes, fixed = assign_channels(drafts, model, series.draft)
+    nodes, fixed = assign_channels(drafts, model, series.draft, recorder.at_once)
     _check_sharing(nodes, model)
     graph = SpikingGraph(
-        model, nodes, prunable_groups(nodes, fixed), node, found, varying, idiom, num_steps
+        model,
+        nodes,
+        prunable_groups(nodes, fixed),
+        node,
+        found,
+        varying,
+        idiom,
+        num_steps,
+        batch_first=time == 1,
     )
     return _Recorded(graph, series)
 
