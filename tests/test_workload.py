@@ -77,7 +77,7 @@ class Unknown(StepNet):
 
     def __init__(self) -> None:
         super().__init__()
-        self.pool = nn.FractionalMaxPool2d(2, output_ratio=0.5)  # type: ignore[assignment]
+        self.pool = nn.FractionalMaxPool2d(3, output_ratio=0.5)  # type: ignore[assignment]
 
 
 # What a workload is.
