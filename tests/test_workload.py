@@ -230,7 +230,7 @@ def test_weights_that_are_not_finite() -> None:
 
 
 def test_modules_that_draw_at_random_are_named() -> None:
-    with pytest.raises(TraceError, match="FractionalMaxPool2d.*draws at random"):
+    with pytest.raises(TraceError, match=r"FractionalMaxPool2d.*draws at random"):
         make(model=Unknown())
 
 

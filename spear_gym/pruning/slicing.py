@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor, nn
 
 from spear_gym.snn.graph import (
@@ -45,7 +46,7 @@ def sliced_tensors(graph: SpikingGraph, node: Node, kept: Kept) -> dict[str, Ten
 
     Returns:
         Tensor name within the module (for an operation its path) -> sliced tensor (the original
-        where nothing is cut).
+        where nothing is cut). Those of a BatchNorm with one module a time step are stacked.
     """
     if node.operation is not None:
         outputs = kept_features(node.channels, kept)
@@ -61,20 +62,27 @@ def sliced_tensors(graph: SpikingGraph, node: Node, kept: Kept) -> dict[str, Ten
         assert isinstance(module, nn.Linear)
         return _connection(module.weight, module.bias, cut.inputs, cut.outputs)
     if node.kind is Kind.NORM:
-        assert isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d)
-        named = {
-            "weight": module.weight,
-            "bias": module.bias,
-            "running_mean": module.running_mean,
-            "running_var": module.running_var,
-        }
-        return {k: _take(v, 0, cut.outputs) for k, v in named.items() if v is not None}
+        found = [_norm_tensors(norm, cut.outputs) for norm in graph.modules_of_steps(node)]
+        if not node.of_steps:
+            return found[0]
+        return {name: torch.stack([each[name] for each in found]) for name in found[0]}
     if node.kind is Kind.NEURON:
         neuron = graph.neuron(node)
         own = own_tensors(neuron, module)
         dims = len(node.shape)
         return {k: _take(v, neuron.axis(k, v, dims), cut.outputs) for k, v in own.items()}
     return {}
+
+
+def _norm_tensors(module: nn.Module, outputs: Tensor | None) -> dict[str, Tensor]:
+    assert isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d)
+    named = {
+        "weight": module.weight,
+        "bias": module.bias,
+        "running_mean": module.running_mean,
+        "running_var": module.running_var,
+    }
+    return {k: _take(v, 0, outputs) for k, v in named.items() if v is not None}
 
 
 def _connection(

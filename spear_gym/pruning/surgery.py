@@ -42,7 +42,11 @@ def prune_network(
             continue
         tensors = dict(sliced_tensors(graph, node, kept))
         tensors.update((updates or {}).get(node.name, {}))
-        _install(model.get_submodule(node.module), node.kind, tensors)
+        for step, path in enumerate(node.of_steps):
+            of_step = {name: tensor[step] for name, tensor in tensors.items()}
+            _install(model.get_submodule(path), node.kind, of_step)
+        if not node.of_steps:
+            _install(model.get_submodule(node.module), node.kind, tensors)
     reset_neurons(model)
     return model
 

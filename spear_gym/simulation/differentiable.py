@@ -60,7 +60,7 @@ def forward(
             value = value.to(inputs.dtype)
         elif node.kind is Kind.NORM:
             time: BnTime = bn_time if node.at_once is None else "pooled"
-            value = _norm(graph.module(node), sources[0], num_steps, training, time)
+            value = _norms(graph, node, sources[0], num_steps, training, time)
         elif node.kind is Kind.NEURON:
             value = _fire(graph, node, sources[0], num_steps)
         elif node.kind is Kind.DROPOUT and training:
@@ -120,6 +120,23 @@ def _way(graph: SpikingGraph, node: Node, inputs: Tensor) -> str:
         return f"training of neurons: step by step, because {reason}"
     reason = neuron.scan_fallback(module, inputs)
     return COMPILED if reason is None else f"training of neurons: {reason}"
+
+
+def _norms(
+    graph: SpikingGraph,
+    node: Node,
+    value: Tensor,
+    num_steps: int,
+    training: bool,
+    bn_time: BnTime,
+) -> Tensor:
+    """A BatchNorm, or one for every time step."""
+    if not node.of_steps:
+        return _norm(graph.module(node), value, num_steps, training, bn_time)
+    frames = value.expand(num_steps, *value.shape[1:]).split(1)
+    modules = graph.modules_of_steps(node)
+    pairs = zip(modules, frames, strict=True)
+    return torch.cat([_norm(module, frame, 1, training, "step") for module, frame in pairs])
 
 
 def _norm(

@@ -86,8 +86,10 @@ def affine_of(module: nn.Module, tensors: Tensors) -> Affine:
 
 
 def apply_affine(value: Tensor, affine: Affine, *, in_place: bool) -> Tensor:
-    """Scales and shifts every channel of ``(time, batch, channels, ...)``."""
+    """Scales and shifts every channel, by ``(channels,)`` or by ``(time, channels)``."""
     shape = channel_shape(value)
+    if affine[0].dim() == 2:  # one for every time step
+        shape = (len(affine[0]), 1, *shape)
     scale, shift = affine[0].view(shape), affine[1].view(shape)
     scaled = value.mul_(scale) if in_place else value * scale
     return scaled.add_(shift)
@@ -107,6 +109,19 @@ def channel_moments(value: Tensor) -> tuple[Tensor, Tensor]:
     mean = _channel_sum(value) / count
     centred = value - mean.view(channel_shape(value))
     return mean, _channel_sum(centred.square_()) / count
+
+
+def moments_of(node: Node, value: Tensor) -> tuple[Tensor, Tensor]:
+    """The moments that a BatchNorm is recalibrated to, of every time step where it has one each.
+
+    Args:
+        node: the BatchNorm.
+        value: what it reads, ``(time, batch, channels, ...)``.
+    """
+    if not node.of_steps:
+        return channel_moments(value)
+    means, variances = zip(*(channel_moments(frame[None]) for frame in value), strict=True)
+    return torch.stack(means), torch.stack(variances)
 
 
 def _channel_sum(value: Tensor) -> Tensor:

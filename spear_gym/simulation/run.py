@@ -15,6 +15,7 @@ from spear_gym.simulation.layers import (
     channel_moments,
     combine,
     connect,
+    moments_of,
     normalise,
 )
 from spear_gym.simulation.neurons import NeuronLayer
@@ -78,8 +79,10 @@ class Run:
         elif node.kind in CONNECTIONS:
             value = self._connect(node, self.connection(node), sources[0])
         elif node.kind is Kind.NORM:
+            if node.of_steps:
+                sources[0] = sources[0].expand(self.prepared.num_steps, *sources[0].shape[1:])
             calibrating = sources[0][:, : self.prepared.calibrating]
-            moments = channel_moments(calibrating) if self.prepared.calibrating else None
+            moments = moments_of(node, calibrating) if self.prepared.calibrating else None
             tensors = self.norm(node, moments)
             value = normalise(self.graph.module(node), tensors, sources[0])
         elif node.kind is Kind.NEURON:

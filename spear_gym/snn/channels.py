@@ -82,6 +82,7 @@ def assign_channels(
                 draft.operation,
                 draft.moved,
                 at_once.get(index),
+                draft.of_steps,
             )
         )
     return tuple(nodes), frozenset(spaces.find(space) for space in spaces.fixed)

@@ -27,3 +27,4 @@ class Draft:
     neuron: Neuron | None = None
     operation: Operation | None = None
     moved: bool = False
+    of_steps: tuple[str, ...] = ()

@@ -84,6 +84,7 @@ class Node:
         moved: in the network's own tensor the channels are the last axis, not the second.
         at_once: where time is in the network's own tensor, of a layer that it computes for all
             time steps at once; ``None`` where it does so step by step.
+        of_steps: paths of the modules of a BatchNorm that has one for every time step.
     """
 
     index: int
@@ -100,6 +101,7 @@ class Node:
     operation: Operation | None = None
     moved: bool = False
     at_once: Axis = None
+    of_steps: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,6 +186,10 @@ class SpikingGraph:
         """
         turned = inputs.transpose(0, 1) if self.batch_first else inputs
         return self.model(turned.clone())
+
+    def modules_of_steps(self, node: Node) -> list[nn.Module]:
+        """The modules of a BatchNorm: one for every time step, or one for all."""
+        return [self.model.get_submodule(path) for path in node.of_steps or (str(node.module),)]
 
     def neuron(self, node: Node) -> Neuron:
         """How a neuron layer is simulated."""

@@ -133,6 +133,8 @@ def _describe_operation(graph: SpikingGraph, node: Node) -> str:
         return node.neuron.describe()
     if node.operation is not None:
         return node.operation.describe()
+    if node.of_steps:
+        return " ".join(repr(module) for module in graph.modules_of_steps(node))
     return "" if node.module is None else repr(graph.module(node))
 
 

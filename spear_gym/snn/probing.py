@@ -78,11 +78,12 @@ class Probe:
     def _of_samples(self) -> Expression:
         """The call, no longer bound to the number of samples that it was seen with."""
         first = self._run(self.expression, self.inputs)
-        if not _equal(first, self._run(self.expression, self.inputs)):
-            raise UnfitError(
-                "draws at random; draw before the network is called, and give it frames "
-                "(samples, time, channel, ...)"
-            )
+        for values in _drawn(self.inputs):
+            if not _equal(*(self._run(self.expression, values) for _ in range(2))):
+                raise UnfitError(
+                    "draws at random; draw before the network is called, and give it frames "
+                    "(samples, time, channel, ...)"
+                )
         batch = len(self.inputs[0])
         if first.dim() == 0:
             raise UnfitError("gives one number for all samples")

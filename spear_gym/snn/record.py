@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -100,6 +101,7 @@ class Recorder(TorchFunctionMode):
         self.owned: dict[str, Tensor] = {}
         self.inserted: dict[int, tuple[Tensor, int, Step]] = {}
         self.at_once: dict[int, Axis] = {}
+        self._first_norms: dict[tuple[str, int], int] = {}
         self._paths = self._own_tensors()
         self._keys: dict[tuple[Any, ...], int] = {}
         self._meanings: dict[int, tuple[Tensor, Meaning]] = {}
@@ -215,7 +217,29 @@ class Recorder(TorchFunctionMode):
                 self.check_rank(
                     reader, source, "conv1d" if isinstance(module, nn.Conv1d) else "conv2d"
                 )
+            if kind is Kind.NORM and self._norm_of_step(name, meaning, output):
+                return
             self.add_reader(source, output, kind, name, name, None)
+
+    def _norm_of_step(self, name: str, meaning: Step | Series, output: Tensor) -> bool:
+        """Whether a BatchNorm is that of a later time step, in a list with one for each."""
+        parent, _, own = name.rpartition(".")
+        if not isinstance(meaning, Step) or not isinstance(
+            self.model.get_submodule(parent), nn.ModuleList
+        ):
+            return False
+        draft = self._first_norms.setdefault((parent, meaning.draft), len(self.drafts))
+        if draft == len(self.drafts):
+            return False  # the first of them
+        first = self.drafts[draft]
+        paths = first.of_steps or (str(first.module),)
+        step = len(paths) if name not in paths else paths.index(name)
+        if meaning.step not in (None, step) or own != str(int(paths[0].rpartition(".")[2]) + step):
+            return False
+        if name not in paths:
+            self.drafts[draft] = replace(first, of_steps=(*paths, name), name=parent)
+        self.set(output, Step(draft, "value", step))
+        return True
 
     def _linear_call(
         self, name: str, source: Tensor, output: Tensor, meaning: Step | Series
@@ -376,6 +400,12 @@ class Recorder(TorchFunctionMode):
             return False
         self.set(output, Series(**{**_fields(found), "axis": axis}))
         return True
+
+    def insert(self, tensor: Tensor, axis: int, step: Step) -> None:
+        """Remembers that a tensor is one time step with an axis for time."""
+        self.inserted[id(tensor)] = (tensor, axis, step)
+        if axis == 0:
+            self.set(tensor, Buffer(0, {0: step}))
 
     def term(self, term: Any) -> Meaning | None:
         """What a tensor means, a filled recording taken as the series it holds."""

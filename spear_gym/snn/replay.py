@@ -44,6 +44,9 @@ def replay(graph: SpikingGraph, inputs: Tensor, node: int, port: str) -> Tensor:
                 if current.kind is Kind.NEURON:
                     step_on = neurons[current.index]
                     values[current.index], membranes[current.index] = step_on(sources[0])
+                elif current.of_steps:
+                    norm = graph.modules_of_steps(current)[step]
+                    values[current.index] = type(norm).forward(norm, sources[0])
                 else:
                     values[current.index] = _apply(graph, current, sources)
             recorded.append(membranes[node] if port == "membrane" else values[node])

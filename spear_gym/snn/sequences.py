@@ -34,6 +34,8 @@ def interpret_series(recorder: Recorder, called: Called) -> bool:
         return MAKERS[name](recorder, called)
     if not called.args or not isinstance(called.args[0], Tensor):
         return False
+    if id(called.args[0]) in recorder.inserted and _removed(recorder, called):
+        return True
     series = recorder.term(called.args[0])
     if not isinstance(series, Series):
         return False
@@ -62,11 +64,40 @@ def _index(recorder: Recorder, called: Called, series: Series) -> bool:
         position: Any = (called.option("dim", 1), called.option("index", 2))
     else:
         position = time_index(called.args[1])
+        if position is None:
+            return _slice(recorder, called, series)
     if series.scale != 1.0:  # what is scaled is the output
         return False
     if position is None or not isinstance(axis, int) or position[0] % source.dim() != axis:
         return False
     recorder.set(called.output, series.at(position[1] % source.shape[axis]))
+    return True
+
+
+def _slice(recorder: Recorder, called: Called, series: Series) -> bool:
+    """``x[t : t + 1]``, a time step that keeps its axis."""
+    index, axis = called.args[1], series.axis
+    items = index if isinstance(index, tuple) else (index,)
+    if not isinstance(axis, int) or len(items) <= axis or not isinstance(items[axis], slice):
+        return False
+    rest = [item for place, item in enumerate(items) if place != axis]
+    steps = range(called.args[0].shape[axis])[items[axis]]
+    if len(steps) != 1 or any(item not in (slice(None), Ellipsis) for item in rest):
+        return False
+    recorder.insert(called.output, axis, series.at(steps[0]))
+    return True
+
+
+def _removed(recorder: Recorder, called: Called) -> bool:
+    """Takes an axis of size 1 away again, which stood for one time step."""
+    source, axis, step = recorder.inserted[id(called.args[0])]
+    shape = [size for place, size in enumerate(source.shape) if place != axis]
+    output = called.output
+    if called.name not in {"squeeze", "select", "getitem", "flatten", "reshape", "view"}:
+        return False
+    if not isinstance(output, Tensor) or list(output.shape) != shape:
+        return False
+    recorder.set(output, step)
     return True
 
 
@@ -152,10 +183,8 @@ def _unsqueeze(recorder: Recorder, called: Called) -> bool:
     meaning = recorder.meaning(source)
     dim = dim % called.output.dim()
     if isinstance(meaning, Step) and dim in (0, 1):
-        recorder.inserted[id(called.output)] = (called.output, dim, meaning)
-        if dim == 0:
-            recorder.set(called.output, Buffer(0, {0: meaning}))
-            return True
+        recorder.insert(called.output, dim, meaning)
+        return dim == 0  # a second axis may be the channels' as well
     return False
 
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any, NamedTuple, cast
 
 import snntorch as snn
 from torch import Tensor, nn
 
 from spear_gym.snn.channels import assign_channels, prunable_groups
+from spear_gym.snn.drafts import Draft
 from spear_gym.snn.errors import TraceError
 from spear_gym.snn.graph import CONNECTIONS, Idiom, Kind, Node, Readout, SpikingGraph
 from spear_gym.snn.leaves import check_layers
@@ -169,7 +171,7 @@ def _record_as(
             f"the output '{source.name}' has shape {source.shape} per sample; class outputs must "
             "be a vector (batch, classes): flatten and end in a linear layer"
         )
-    drafts = tuple(recorder.drafts)
+    drafts = _settled(recorder.drafts, num_steps)
     nodes, fixed = assign_channels(drafts, model, series.draft, recorder.at_once)
     _check_sharing(nodes, model)
     graph = SpikingGraph(
@@ -186,24 +188,63 @@ def _record_as(
     return _Recorded(graph, series)
 
 
+def _settled(drafts: list[Draft], num_steps: int) -> tuple[Draft, ...]:
+    """The drafts, what reads a BatchNorm with one module a time step no longer static.
+
+    Raises:
+        TraceError: when it has another number of them.
+    """
+    found: list[Draft] = []
+    for draft in drafts:
+        if draft.of_steps and len(draft.of_steps) != num_steps:
+            raise TraceError(
+                f"'{draft.name}' has a BatchNorm for each of {len(draft.of_steps)} time steps, but "
+                f"the network runs {num_steps}"
+            )
+        static = all(found[source].static for source in draft.inputs) if draft.inputs else True
+        found.append(replace(draft, static=draft.static and static and not draft.of_steps))
+    return tuple(found)
+
+
 def _check_sharing(nodes: tuple[Node, ...], model: nn.Module) -> None:
     modules: set[str] = set()
     owners: dict[int, str] = {}
     for node in nodes:
         if node.module is None or node.kind not in CONNECTIONS | {Kind.NORM, Kind.NEURON}:
             continue
-        if node.module in modules:
+        if modules & {node.module, *node.of_steps}:
             raise TraceError(
                 f"module '{node.module}' is used more than once in a time step on different "
                 "inputs; layers with weights or state cannot be shared: give each use its own"
             )
-        modules.add(node.module)
-        for parameter in model.get_submodule(node.module).parameters():
-            owner = owners.setdefault(id(parameter), node.module)
-            if owner != node.module:
+        for path in node.of_steps or (node.module,):
+            modules.add(path)
+            for parameter in model.get_submodule(path).parameters():
+                owner = owners.setdefault(id(parameter), path)
+                if owner != path:
+                    raise TraceError(
+                        f"modules '{owner}' and '{path}' share a parameter; layers that are "
+                        "pruned each in their own way cannot: give each its own"
+                    )
+    _check_operations(nodes, modules)
+
+
+def _check_operations(nodes: tuple[Node, ...], modules: set[str]) -> None:
+    """Refuses functions whose parameters would be cut in more than one way."""
+    users: dict[str, Node] = {}
+    for node in nodes:
+        for path, axis in ({} if node.operation is None else node.operation.owned).items():
+            if path.rpartition(".")[0] in modules:
                 raise TraceError(
-                    f"modules '{owner}' and '{node.module}' share a parameter; layers that are "
-                    "pruned each in their own way cannot: give each its own"
+                    f"'{node.name}' reads '{path}', which belongs to a layer that may be pruned; "
+                    "give it a parameter of its own"
+                )
+            other = users.setdefault(path, node)
+            cut = axis is not None or other.operation.owned[path] is not None  # type: ignore[union-attr]
+            if cut and other.channels != node.channels:
+                raise TraceError(
+                    f"'{other.name}' and '{node.name}' share '{path}', a value for each of their "
+                    "channels, which are not the same; give each its own"
                 )
 
 
