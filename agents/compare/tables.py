@@ -135,8 +135,8 @@ def figures_reading() -> list[str]:
         f"{TOO_NARROW}",
         "Plans: different plans that were fine-tuned, summed over tasks; an agent with as many as "
         "tasks is a rule whose runs are one plan fine-tuned again. Over by: how far the runs over "
-        "target are over it, whichever tasks they fell on. Distance: median of |SynOps - target| "
-        "as a fraction of the unpruned SynOps.",
+        "target are over it, whichever tasks they fell on, so no comparison of agents. Distance: "
+        "median of |SynOps - target| as a fraction of the unpruned SynOps.",
         "Score is the accuracy on the search split before fine-tuning; area is the mean height of "
         "the curve of the best score of a plan predicted to keep the target, 0 before there is "
         "one; reached is the share of runs that came within 95 % and 99 % of the best score that "
