@@ -1,6 +1,6 @@
 """Keeping the promise: what is done with a fine-tuned network that misses the SynOps target.
 
-The paper stops after fine-tuning; all of this is ours. SynOps and accuracies here are those on the
+Nothing of it is in the paper, as far as that is known. SynOps and accuracies here are those on the
 search split, so that test stays untouched. Because the two splits differ a little, the aim is
 :data:`AIM` of the target.
 

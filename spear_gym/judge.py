@@ -143,7 +143,7 @@ def make_judge(
         target_synops: absolute SynOps per sample instead.
         confidence: with which plans predicted to keep the target shall keep it: they are judged by
             the upper bound of their prediction (:func:`spear_gym.lre.bounded`). ``None``: by the
-            prediction itself, as in the paper.
+            prediction itself.
         extrapolate: allow a target outside the SynOps that the estimator was fitted to.
 
     Raises:

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 _CONFIDENCE = typer.Option(
     help="With which the target is kept after fine-tuning, e.g. 0.95: plans are judged by the "
-    "upper bound of the predicted SynOps. 'off': by the prediction itself, as in the paper."
+    "upper bound of the predicted SynOps. 'off': by the prediction itself."
 )
 ConfidenceOption = Annotated[str, _CONFIDENCE]
 ConfidenceIfAny = Annotated[str | None, _CONFIDENCE]

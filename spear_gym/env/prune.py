@@ -358,7 +358,7 @@ def make_env(
         lre: ``"auto"`` (your own fit if `spear lre` made one, else the shipped one), ``"none"``, a
             path, or an estimator.
         confidence: judge plans by the upper bound of the prediction at this confidence, for example
-            0.95; by the prediction itself if None, as in the paper.
+            0.95; by the prediction itself if None.
         extrapolate: allow a target outside the SynOps that the prediction was fitted to.
         channel_multiple: kept channels are rounded to multiples of this, before ``min_channels``
             and the group's width bound them.

@@ -29,7 +29,7 @@ from .samples import LREError
 
 DEFAULT_CONFIDENCE = 0.95
 NO_BOUND = 0.5
-"""Confidence up to which the prediction itself is used: the paper's way."""
+"""Confidence up to which the prediction itself is used, without a bound."""
 
 
 def samples_needed(confidence: float) -> int:
