@@ -77,7 +77,7 @@ def _index(recorder: Recorder, called: Called, series: Series) -> bool:
 def _slice(recorder: Recorder, called: Called, series: Series) -> bool:
     """``x[t : t + 1]``, a time step that keeps its axis."""
     index, axis = called.args[1], series.axis
-    items = index if isinstance(index, tuple) else (index,)
+    items: tuple[Any, ...] = index if isinstance(index, tuple) else (index,)
     if not isinstance(axis, int) or len(items) <= axis or not isinstance(items[axis], slice):
         return False
     rest = [item for place, item in enumerate(items) if place != axis]
@@ -179,9 +179,8 @@ def _flat_steps(recorder: Recorder, called: Called, series: Series) -> bool:
 
 def _unsqueeze(recorder: Recorder, called: Called) -> bool:
     """Remembers that an axis of size 1 was put in: it may be filled up to time."""
-    source, dim = called.args[0], called.option("dim", 1)
-    meaning = recorder.meaning(source)
-    dim = dim % called.output.dim()
+    meaning = recorder.meaning(called.args[0])
+    dim = int(called.option("dim", 1)) % called.output.dim()
     if isinstance(meaning, Step) and dim in (0, 1):
         recorder.insert(called.output, dim, meaning)
         return dim == 0  # a second axis may be the channels' as well

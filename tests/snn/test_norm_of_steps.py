@@ -99,7 +99,9 @@ def test_trained_as_by_its_own_forward() -> None:
 
 
 def test_another_number_of_steps_is_refused() -> None:
-    with pytest.raises(TraceError, match="neuron 'lif1' is at its time step 3 but its input is from step 2"):
+    with pytest.raises(
+        TraceError, match="neuron 'lif1' is at its time step 3 but its input is from step 2"
+    ):
         trace(Fewer(), samples(varying=False))
 
 
