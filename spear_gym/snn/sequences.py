@@ -183,7 +183,8 @@ def _unsqueeze(recorder: Recorder, called: Called) -> bool:
     dim = int(called.option("dim", 1)) % called.output.dim()
     if isinstance(meaning, Step) and dim in (0, 1):
         recorder.insert(called.output, dim, meaning)
-        return dim == 0  # a second axis may be the channels' as well
+        # A second axis may be the channels' as well.
+        return bool(dim == 0)
     return False
 
 
