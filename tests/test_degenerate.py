@@ -12,9 +12,9 @@ import snntorch as snn
 import torch
 import toys
 from commands import Spear, read
+from networks import StepNet
 from torch import nn
 
-from networks import StepNet
 from spear_gym.agents.base import SearchResult, SearchSession, run_search
 from spear_gym.degenerate import DegenerateError, DegenerateWarning
 from spear_gym.env import make_env

@@ -11,10 +11,10 @@ import pytest
 import snntorch as snn
 import torch
 import toys
+from networks import StepNet
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from networks import StepNet
 from spear_gym.data import Split
 from spear_gym.envs_registry import ENTRIES
 from spear_gym.envs_registry.catalogue import load_weights

@@ -13,10 +13,10 @@ import torch.nn.functional as F
 import toys
 from hypothesis import given
 from hypothesis import strategies as st
+from networks import ResidualNet, TutorialNet, enlivened
 from reference import first, reset_own
 from torch import Tensor, nn
 
-from networks import ResidualNet, TutorialNet, enlivened
 from spear_gym.agents import AgentError, SearchResult, make_agent, run_search
 from spear_gym.agents.base import SearchSession
 from spear_gym.agents.bisection import EVALUATIONS

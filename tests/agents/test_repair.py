@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 import torch
 import toys
+from networks import FramesNet, GroupNet, ResidualNet, TutorialNet, enlivened
 from torch import nn
 from toys import rebuilt
 
-from networks import FramesNet, GroupNet, ResidualNet, TutorialNet, enlivened
 from spear_gym.agents import repair as module
 from spear_gym.agents.repair import AIM, SLACK, Delivery, Step, repair
 from spear_gym.evaluation import Counts, Evaluation, Finetuned, PlanEvaluator

@@ -7,11 +7,11 @@ from typing import Any
 
 import snntorch as snn
 import torch
+from networks import FramesNet, LoopNet, ResidualNet, StepNet, TutorialNet
 from reference import reset_own
 from snntorch import utils
 from torch import Tensor, nn
 
-from networks import FramesNet, LoopNet, ResidualNet, StepNet, TutorialNet
 from spear_gym.snn.graph import SpikingGraph
 from spear_gym.snn.zoo import digits_net
 

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import snntorch as snn
 import torch
+from networks import LoopNet, ResidualNet, StepNet, enlivened
 from torch import Tensor, nn
 
-from networks import LoopNet, ResidualNet, StepNet, enlivened
 from spear_gym.pruning.criteria import CRITERIA, CriterionError, rank_channels
 from spear_gym.snn.graph import SpikingGraph
 from spear_gym.snn.trace import trace

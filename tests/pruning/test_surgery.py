@@ -13,11 +13,6 @@ import snntorch as snn
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from reference import SpikeRecorder, in_float64, random_plan, run_plain
-from safetensors.torch import load_file, save_file
-from snntorch import utils
-from torch import Tensor, nn
-
 from networks import (
     FramesNet,
     GroupNet,
@@ -28,6 +23,11 @@ from networks import (
     TutorialNet,
     enlivened,
 )
+from reference import SpikeRecorder, in_float64, random_plan, run_plain
+from safetensors.torch import load_file, save_file
+from snntorch import utils
+from torch import Tensor, nn
+
 from spear_gym.pruning.criteria import rank_channels
 from spear_gym.pruning.plan import Plan, PlanError, PlanSpace
 from spear_gym.pruning.surgery import check_surgery, grafted_network, prune_network

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import snntorch as snn
 import torch
+from networks import OptionNet, ResidualNet, StepNet, enlivened
 from reference import frames_of, random_plan, reset_own
 from torch import Tensor, nn
 from training_steps import (
@@ -21,7 +22,6 @@ from training_steps import (
     loss,
 )
 
-from networks import OptionNet, ResidualNet, StepNet, enlivened
 from spear_gym.pruning.surgery import prune_network
 from spear_gym.simulation.differentiable import BnTime, forward
 from spear_gym.simulation.simulate import Simulator

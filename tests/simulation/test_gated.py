@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 import snntorch as snn
 import torch
+from networks import TRACED, Made
 from reference import random_plan
 from torch import Tensor, nn
 
-from networks import TRACED, Made
 from spear_gym.pruning.plan import Plan
 from spear_gym.simulation.gated import GatedNetwork
 from spear_gym.simulation.simulate import Simulator

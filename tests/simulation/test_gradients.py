@@ -13,10 +13,10 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
+from networks import OptionNet, ResidualNet, enlivened
 from snntorch import surrogate
 from torch import Tensor, nn
 
-from networks import OptionNet, ResidualNet, enlivened
 from spear_gym import device
 from spear_gym.simulation import differentiable, gradients
 from spear_gym.simulation.differentiable import COMPILED, forward

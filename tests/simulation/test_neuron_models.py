@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 import snntorch as snn
 import torch
+from networks import OptionNet, enlivened
 from neuron_kinds import KINDS, MODELS, ExplicitNet, Make, hidden
 from reference import assert_same_spikes, in_float64, random_plan, run_plain, slow_count
 from training_steps import STEPS, assert_same_training_step, loop_readout
 
-from networks import OptionNet, enlivened
 from spear_gym.pruning.surgery import check_surgery, prune_network
 from spear_gym.simulation.differentiable import training_ways
 from spear_gym.simulation.membranes import mean_absolute_membranes

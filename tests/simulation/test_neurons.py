@@ -11,10 +11,10 @@ import snntorch as snn
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from networks import OptionNet, ResidualNet, enlivened
 from reference import SpikeRecorder, random_plan
 from torch import Tensor
 
-from networks import OptionNet, ResidualNet, enlivened
 from spear_gym import device
 from spear_gym.simulation.layers import apply_affine
 from spear_gym.simulation.neurons import KERNEL, NeuronLayer

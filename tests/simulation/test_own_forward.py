@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 import snntorch as snn
 import torch
+from networks import TRACED, LoopNet, Made, OptionNet, enlivened
 from neuron_kinds import KINDS, ExplicitNet, hidden
 from reference import reset_own
 from snntorch import surrogate
 from torch import Tensor, nn
 
-from networks import TRACED, LoopNet, Made, OptionNet, enlivened
 from spear_gym.simulation.own_forward import check_simulation
 from spear_gym.snn.errors import TraceError
 from spear_gym.snn.graph import SpikingGraph

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 import snntorch as snn
 import torch
+from networks import TRACED, Made, OptionNet, enlivened
 from reference import random_plan
 from torch import Tensor, nn
 
-from networks import TRACED, Made, OptionNet, enlivened
 from spear_gym.pruning.plan import Plan, kept_by_space
 from spear_gym.simulation.layers import connect
 from spear_gym.simulation.refit import RefitTargets

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import snntorch as snn
 import torch
+from networks import FramesNet, OptionNet, ResidualNet, StepNet, TutorialNet, enlivened
 from reference import (
     SpikeRecorder,
     assert_same_spikes,
@@ -23,7 +24,6 @@ from reference import (
 from sklearn.linear_model import Ridge
 from torch import Tensor, nn
 
-from networks import FramesNet, OptionNet, ResidualNet, StepNet, TutorialNet, enlivened
 from spear_gym.pruning.surgery import prune_network
 from spear_gym.simulation.refit import RIDGE, RefitTargets, ridge
 from spear_gym.simulation.simulate import SCORINGS, Scoring, Simulator, accuracy

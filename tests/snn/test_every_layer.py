@@ -8,9 +8,9 @@ import gymnasium as gym
 import pytest
 import snntorch as snn
 import torch
+from networks import enlivened
 from torch import nn
 
-from networks import enlivened
 from spear_gym.evaluation import PlanEvaluator
 from spear_gym.pruning.surgery import prune_network
 from spear_gym.simulation.gated import GatedNetwork

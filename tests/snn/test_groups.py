@@ -14,10 +14,10 @@ from idioms import (
     leaky,
     widths,
 )
+from networks import GroupNet, LoopNet, enlivened
 from reference import random_plan, reset_own, run_plain
 from torch import Tensor, nn
 
-from networks import GroupNet, LoopNet, enlivened
 from spear_gym.pruning.surgery import prune_network
 from spear_gym.simulation.simulate import Simulator
 from spear_gym.snn.graph import CONNECTIONS, SpikingGraph

@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 import snntorch as snn
 import torch
+from networks import LoopNet, OptionNet, enlivened
 from neuron_kinds import Adaptive, DecayedInput, Make, OnlyDefaults, hidden
 from reference import assert_same_spikes, random_plan
 from torch import Tensor, nn
 from training_steps import arctan, assert_same_training_step
 
-from networks import LoopNet, OptionNet, enlivened
 from spear_gym.snn.errors import TraceError
 from spear_gym.snn.graph import SpikingGraph
 from spear_gym.snn.neurons import MODELS

@@ -20,12 +20,12 @@ from idioms import (
     stacked,
     sum_over_time,
 )
+from networks import FramesNet, LoopNet, StepNet
 from reference import reset_own
 from snntorch import surrogate
 from torch import Tensor, nn
 from torch.nn.utils import prune
 
-from networks import FramesNet, LoopNet, StepNet
 from spear_gym.snn.errors import TraceError
 from spear_gym.snn.trace import trace
 from spear_gym.snn.zoo import digits_net

@@ -36,11 +36,11 @@ from idioms import (
     unbound_frames,
     widths,
 )
+from networks import LoopNet, StepNet, TutorialNet, enlivened
 from reference import frames_of, random_plan, run_plain
 from snntorch import utils
 from torch import Tensor, nn
 
-from networks import LoopNet, StepNet, TutorialNet, enlivened
 from spear_gym.pruning.surgery import prune_network
 from spear_gym.simulation.simulate import Simulator
 from spear_gym.snn.errors import TraceError
