@@ -7,7 +7,7 @@ import json
 import platform
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -72,7 +72,7 @@ def search_in_folder(
         LedgerError: when the ledger belongs to another search, or the replay diverges.
     """
     conditions = {
-        "settings": {k: v for k, v in asdict(settings).items() if k != "top"},
+        "settings": {k: v for k, v in settings.to_json().items() if k != "top"},
         "fingerprint": evaluator.fingerprint(),
         "lre": estimator_json(judge.estimator),
         "versions": environment_versions(),

@@ -12,13 +12,6 @@ import typer
 
 from spear_gym.cli.common import (
     INTERRUPTED,
-    CriterionOption,
-    PrecisionOption,
-    ScoringOption,
-    StorageOption,
-    ThreadsOption,
-    WorkersOption,
-    WorkloadOption,
     agent_settings_of,
     app,
     check_count,
@@ -30,7 +23,25 @@ from spear_gym.cli.common import (
     set_threads,
     worker_count,
 )
-from spear_gym.cli.lre import ConfidenceIfAny, confidence_of, estimator_for
+from spear_gym.cli.lre import confidence_of, estimator_for
+from spear_gym.cli.options import (
+    ChannelMultipleOption,
+    ConfidenceIfAny,
+    CriterionOption,
+    ExtrapolateOption,
+    HideOption,
+    LREOption,
+    MaxRatioOption,
+    MinChannelsOption,
+    PrecisionOption,
+    RewardOption,
+    RewardSettingOption,
+    ScoringOption,
+    StorageOption,
+    ThreadsOption,
+    WorkersOption,
+    WorkloadOption,
+)
 from spear_gym.cli.tables import show_front, show_report
 
 if TYPE_CHECKING:
@@ -75,20 +86,14 @@ def search(
     out_folder: Annotated[
         Path | None, typer.Option("--out", help="Run folder; runs/<workload>-<agent>-... if unset.")
     ] = None,
-    reward: Annotated[
-        str, typer.Option(help="tar, mnasnet-soft, mnasnet-hard, tunas, amc, lagrangian or hard.")
-    ] = "tar",
-    reward_setting: Annotated[
-        list[str] | None, typer.Option(help="Setting of the reward, e.g. lam=10; repeatable.")
-    ] = None,
+    reward: RewardOption = "tar",
+    reward_setting: RewardSettingOption = None,
     scoring: ScoringOption = None,
     precision: PrecisionOption = "float32",
     criterion: CriterionOption = "l1",
-    lre: Annotated[str, typer.Option(help="auto, none, or the path of a fit.")] = "auto",
+    lre: LREOption = "auto",
     confidence: ConfidenceIfAny = None,
-    extrapolate: Annotated[
-        bool, typer.Option("--extrapolate", help="Allow targets outside the fitted SynOps.")
-    ] = False,
+    extrapolate: ExtrapolateOption = False,
     repair: Annotated[
         bool, typer.Option(help="Trim the fine-tuned network until it keeps the target.")
     ] = True,
@@ -96,13 +101,10 @@ def search(
         bool, typer.Option("--use-slack", help="Widen it when it is far under the target.")
     ] = False,
     storage: StorageOption = None,
-    channel_multiple: Annotated[int, typer.Option(help="Kept channels are multiples of it.")] = 1,
-    min_channels: Annotated[int, typer.Option(help="Fewest channels a layer keeps.")] = 1,
-    max_ratio: Annotated[float, typer.Option(help="Largest prune ratio.")] = 0.9,
-    hide: Annotated[
-        list[str] | None,
-        typer.Option(help="Observation feature that the agent sees as 0; repeatable."),
-    ] = None,
+    channel_multiple: ChannelMultipleOption = 1,
+    min_channels: MinChannelsOption = 1,
+    max_ratio: MaxRatioOption = 0.9,
+    hide: HideOption = None,
     top: Annotated[int, typer.Option(help="Plans to fine-tune; the best on search wins.")] = 1,
     resume: Annotated[bool, typer.Option("--resume", help="Continue the run in --out.")] = False,
     overwrite: Annotated[
@@ -122,7 +124,7 @@ def search(
     from spear_gym.files import number_in_name
     from spear_gym.judge import TargetError
     from spear_gym.lre.conformal import DEFAULT_CONFIDENCE
-    from spear_gym.settings import DEFAULT_TARGET
+    from spear_gym.settings import DEFAULT_TARGET, Goal, PlanSettings
 
     if targets is not None and (target is not None or target_synops is not None):
         raise TargetError("give one of --target, --target-synops and --targets")
@@ -134,22 +136,21 @@ def search(
         workload=workload,
         agent=agent,
         agent_settings=agent_settings_of(agent_setting or []),
-        target=goals[0],
-        target_synops=target_synops,
+        plans=PlanSettings(
+            scoring, precision, criterion, channel_multiple, min_channels, max_ratio
+        ),
+        goal=Goal(
+            target=goals[0],
+            target_synops=target_synops,
+            reward=reward,
+            reward_settings=reward_settings_of(reward_setting or []),
+            lre=lre,
+            confidence=default if confidence is None else confidence_of(confidence),
+            extrapolate=extrapolate,
+        ),
         budget=budget,
         seed=seed,
-        reward=reward,
-        reward_settings=reward_settings_of(reward_setting or []),
-        scoring=scoring,
-        precision=precision,
-        criterion=criterion,
-        lre=lre,
-        channel_multiple=channel_multiple,
-        min_channels=min_channels,
-        max_ratio=max_ratio,
         hidden_features=tuple(hide or ()),
-        confidence=default if confidence is None else confidence_of(confidence),
-        extrapolate=extrapolate,
         top=top,
         repair=repair,
         use_slack=use_slack,
@@ -224,9 +225,7 @@ class _Job:
         from spear_gym.agents import make_agent
         from spear_gym.agents.base import check_budget
         from spear_gym.env.observation import check_features
-        from spear_gym.evaluation import PlanEvaluator
         from spear_gym.record.storage import check_storage
-        from spear_gym.reward import make_reward
         from spear_gym.workload import resolve_workload
 
         self.settings, self.folder, self.storage = settings, folder, storage
@@ -234,20 +233,12 @@ class _Job:
         check_seed(settings.seed)
         check_features(settings.hidden_features)
         self.agent = make_agent(settings.agent, settings.agent_settings)
-        make_reward(settings.reward, settings.reward_settings)
+        settings.goal.shape()
         check_budget(settings.budget)
         check_count("top", settings.top, most=10_000)
         worker_count(workers)
         check_storage(storage)
-        self.evaluator = PlanEvaluator(
-            resolve_workload(settings.workload),
-            scoring=settings.scoring,  # type: ignore[arg-type]
-            precision=settings.precision,  # type: ignore[arg-type]
-            criterion=settings.criterion,
-            channel_multiple=settings.channel_multiple,
-            min_channels=settings.min_channels,
-            max_ratio=settings.max_ratio,
-        )
+        self.evaluator = settings.plans.evaluator(resolve_workload(settings.workload))
 
     def one(self) -> None:
         """Searches for one target."""
@@ -261,10 +252,10 @@ class _Job:
         with claimed(self.folder, **told):
             found = self._find(self.settings, judge, self.folder)
             report = self._finish(self.settings, judge, found, self.folder, found.candidates)
-        show_report(report, self.evaluator, judge, self.settings.target_synops)
+        show_report(report, self.evaluator, judge, self.settings.goal.target_synops)
         again = f"{shlex.quote(str(self.folder))}{_repeated(self.settings.workload)}"
         out.print(f"\nresults: {self.folder} (try: spear evaluate {again})", soft_wrap=True)
-        if report.outcome(judge.target, self.settings.target_synops) == "broken":
+        if report.outcome(judge.target, self.settings.goal.target_synops) == "broken":
             raise typer.Exit(BROKEN)
 
     def several(self, targets: Sequence[float]) -> None:
@@ -274,7 +265,7 @@ class _Job:
 
         told = {"overwrite": self.overwrite, "resume": self.resume}
         check_front(self.folder, **told)
-        wanted = [replace(self.settings, target=target) for target in targets]
+        wanted = [replace(self.settings, goal=self.settings.goal.at(target)) for target in targets]
         folders = [self.folder / f"target-{number_in_name(target)}" for target in targets]
         for folder in folders:
             check_folder(folder, **told, may_be_missing=True)
@@ -308,24 +299,10 @@ class _Job:
 
     def _judges(self, wanted: Sequence[SearchSettings]) -> list[Judge]:
         """One judge per target, all of one estimator; a missing fit is made first."""
-        from spear_gym.judge import make_judge, target_fraction
-        from spear_gym.reward import make_reward
-
-        evaluator, first = self.evaluator, wanted[0]
-        fractions = tuple(target_fraction(evaluator, s.target, s.target_synops) for s in wanted)
-        estimator = estimator_for(evaluator, first.lre, self.workers, fractions, first.confidence)
-        return [
-            make_judge(
-                evaluator,
-                estimator,
-                make_reward(settings.reward, settings.reward_settings),
-                target=settings.target,
-                target_synops=settings.target_synops,
-                confidence=settings.confidence,
-                extrapolate=settings.extrapolate,
-            )
-            for settings in wanted
-        ]
+        evaluator, goals = self.evaluator, [settings.goal for settings in wanted]
+        fractions = tuple(goal.fraction(evaluator) for goal in goals)
+        estimator = estimator_for(evaluator, goals[0], self.workers, fractions)
+        return [goal.judge(evaluator, estimator) for goal in goals]
 
     def _find(self, settings: SearchSettings, judge: Judge, folder: Path) -> SearchResult:
         from spear_gym.agents.base import AgentFailed
