@@ -121,6 +121,15 @@ class Goal:
         """
         return target_fraction(evaluator, self.target, self.target_synops)
 
+    def estimator(self, evaluator: PlanEvaluator) -> SynopsEstimator:
+        """The estimator that ``lre`` stands for.
+
+        Raises:
+            LREError: when there is none.
+        """
+        stored = stored_lre(evaluator) if self.lre == "auto" else None
+        return make_estimator(evaluator, self.lre, stored)
+
     def judge(self, evaluator: PlanEvaluator, estimator: SynopsEstimator | None = None) -> Judge:
         """A judge of an evaluator's plans.
 
@@ -131,12 +140,9 @@ class Goal:
         Raises:
             ValueError: a subclass that names what does not fit; see :func:`make_judge`.
         """
-        if estimator is None:
-            stored = stored_lre(evaluator) if self.lre == "auto" else None
-            estimator = make_estimator(evaluator, self.lre, stored)
         return make_judge(
             evaluator,
-            estimator,
+            self.estimator(evaluator) if estimator is None else estimator,
             self.shape(),
             target=self.target,
             target_synops=self.target_synops,

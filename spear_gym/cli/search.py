@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import shlex
-from contextlib import ExitStack
-from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from spear_gym.cli.common import (
-    INTERRUPTED,
     agent_settings_of,
     app,
     check_count,
     check_seed,
     numbers,
     out,
-    progress_bar,
     reward_settings_of,
     set_threads,
     worker_count,
@@ -42,15 +38,13 @@ from spear_gym.cli.options import (
     WorkersOption,
     WorkloadOption,
 )
-from spear_gym.cli.tables import show_front, show_report
+from spear_gym.cli.tables import show_front
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from spear_gym.agents.base import SearchResult, SearchSession
-    from spear_gym.agents.repair import Step
-    from spear_gym.agents.run_folder import SearchReport, SearchSettings
-    from spear_gym.judge import Candidate, Judge
+    from spear_gym.agents.run_folder import SearchSettings
+    from spear_gym.lre import SynopsEstimator
 
 DEFAULT_AGENT = "tpe"
 """By the rule of the ablation's protocol (`notebooks/results/ablation/protocol.md`)."""
@@ -243,146 +237,61 @@ class _Job:
     def one(self) -> None:
         """Searches for one target."""
         from spear_gym.agents.folders import check_folder, claimed, state_of
+        from spear_gym.agents.front import SearchJob, finish_job, search_job
+        from spear_gym.cli.watching import watching
 
         told = {"overwrite": self.overwrite, "resume": self.resume}
         check_folder(self.folder, **told)
-        (judge,) = self._judges([self.settings])
+        goal, evaluator = self.settings.goal, self.evaluator
+        judge = goal.judge(evaluator, self._estimator(goal.fraction(evaluator)))
+        job = SearchJob(self.settings, judge, self.folder)
         if self.resume and state_of(self.folder) != "run":
             out.print(f"nothing was recorded in '{self.folder}' yet: it begins anew")
-        with claimed(self.folder, **told):
-            found = self._find(self.settings, judge, self.folder)
-            report = self._finish(self.settings, judge, found, self.folder, found.candidates)
-        show_report(report, self.evaluator, judge, self.settings.goal.target_synops)
+        with claimed(self.folder, **told), watching(self.agent, evaluator) as watcher:
+            found = search_job(
+                self.agent,
+                evaluator,
+                job,
+                storage=self.storage,
+                overwrite=self.overwrite,
+                watcher=watcher,
+            )
+            report = finish_job(evaluator, job, found, found.candidates, watcher=watcher)
         again = f"{shlex.quote(str(self.folder))}{_repeated(self.settings.workload)}"
         out.print(f"\nresults: {self.folder} (try: spear evaluate {again})", soft_wrap=True)
-        if report.outcome(judge.target, self.settings.goal.target_synops) == "broken":
+        if report.outcome(judge.target, goal.target_synops) == "broken":
             raise typer.Exit(BROKEN)
 
     def several(self, targets: Sequence[float]) -> None:
         """Searches for each target; each is then given the best of all plans scored for any."""
-        from spear_gym.agents.folders import check_folder, check_front, owned, remove_front
-        from spear_gym.files import number_in_name
+        from spear_gym.agents.front import search_targets, target_folders
+        from spear_gym.cli.watching import watching
 
         told = {"overwrite": self.overwrite, "resume": self.resume}
-        check_front(self.folder, **told)
-        wanted = [replace(self.settings, goal=self.settings.goal.at(target)) for target in targets]
-        folders = [self.folder / f"target-{number_in_name(target)}" for target in targets]
-        for folder in folders:
-            check_folder(folder, **told, may_be_missing=True)
-        judges = self._judges(wanted)
-        with ExitStack() as owning:
-            owning.enter_context(owned(self.folder))
-            if self.overwrite:
-                remove_front(self.folder)
-            for folder in folders:  # all of them before any is paid for
-                owning.enter_context(owned(folder))
-            self._front(wanted, judges, folders)
-
-    def _front(
-        self, wanted: Sequence[SearchSettings], judges: Sequence[Judge], folders: Sequence[Path]
-    ) -> None:
-        from spear_gym.agents.front import FrontPoint, write_front
-
-        found = [self._find(*job) for job in zip(wanted, judges, folders, strict=True)]
-        pool = {c.evaluation.counts: c.evaluation for one in found for c in one.candidates}
-        points = []
-        for settings, judge, one, folder in zip(wanted, judges, found, folders, strict=True):
-            scored = [judge(evaluation) for evaluation in pool.values()]
-            report = self._finish(settings, judge, one, folder, scored)
-            show_report(report, self.evaluator, judge, None)
-            points.append(FrontPoint.of(report, judge.target, folder.name))
-        write_front(points, self.evaluator.workload.name, self.folder)
+        target_folders(self.folder, targets, **told)  # before a fit is paid for
+        goal, evaluator = self.settings.goal, self.evaluator
+        estimator = self._estimator(*(goal.at(target).fraction(evaluator) for target in targets))
+        with watching(self.agent, evaluator) as watcher:
+            points = search_targets(
+                self.agent,
+                evaluator,
+                self.settings,
+                targets,
+                self.folder,
+                estimator=estimator,
+                storage=self.storage,
+                **told,
+                watcher=watcher,
+            )
         show_front(points, self.folder)
         out.print(f"\nresults: {self.folder}", soft_wrap=True)
         if any(point.outcome == "broken" for point in points):
             raise typer.Exit(BROKEN)
 
-    def _judges(self, wanted: Sequence[SearchSettings]) -> list[Judge]:
-        """One judge per target, all of one estimator; a missing fit is made first."""
-        evaluator, goals = self.evaluator, [settings.goal for settings in wanted]
-        fractions = tuple(goal.fraction(evaluator) for goal in goals)
-        estimator = estimator_for(evaluator, goals[0], self.workers, fractions)
-        return [goal.judge(evaluator, estimator) for goal in goals]
-
-    def _find(self, settings: SearchSettings, judge: Judge, folder: Path) -> SearchResult:
-        from spear_gym.agents.base import AgentFailed
-        from spear_gym.agents.pipeline import search_in_folder
-
-        with progress_bar("best reward so far {task.fields[best]}") as progress:
-            name = f"search ({self.agent.name}, target {judge.target:.3g})"
-            task = progress.add_task(name, total=settings.budget, best="-")
-
-            def show(session: SearchSession, _: Candidate) -> None:
-                best = f"{session.curve[-1].best_reward:.3f}"
-                progress.update(task, completed=session.spent, best=best)
-
-            try:
-                found = search_in_folder(
-                    self.agent,
-                    self.evaluator,
-                    judge,
-                    settings,
-                    folder,
-                    storage=self.storage,
-                    overwrite=self.overwrite,
-                    on_candidate=show,
-                )
-            except AgentFailed as error:
-                if error.found is None:
-                    raise
-                raise AgentFailed(
-                    f"{error}; the best plan so far is in {folder / 'plan.json'}, and nothing is "
-                    "paid again: mend the agent and continue with --resume"
-                ) from error
-            if not found.interrupted:
-                progress.update(task, completed=settings.budget, total=settings.budget)
-        if found.interrupted:
-            _interrupted(found, folder)
-        return found
-
-    def _finish(
-        self,
-        settings: SearchSettings,
-        judge: Judge,
-        found: SearchResult,
-        folder: Path,
-        scored: Sequence[Candidate],
-    ) -> SearchReport:
-        from spear_gym.agents.pipeline import finish
-
-        with progress_bar() as progress:
-            task = progress.add_task("fine-tune", total=None)
-
-            def tuned(number: int, done: int, total: int, _: float) -> None:
-                progress.update(task, completed=number * total + done, total=settings.top * total)
-
-            def repaired(step: Step) -> None:
-                progress.update(task, description=f"repair ({step.action})")
-
-            try:
-                return finish(
-                    self.evaluator,
-                    judge,
-                    settings,
-                    found,
-                    folder,
-                    scored=scored,
-                    on_batch=tuned,
-                    on_step=repaired,
-                )
-            except KeyboardInterrupt:
-                _interrupted(found, folder)
+    def _estimator(self, *fractions: float) -> SynopsEstimator:
+        return estimator_for(self.evaluator, self.settings.goal, self.workers, fractions)
 
 
 def _repeated(workload: str) -> str:
     """What `spear evaluate` must be told: it runs no function that only a file names."""
     return f" --workload {workload}" if ":" in workload else ""
-
-
-def _interrupted(found: SearchResult, folder: Path) -> NoReturn:
-    out.print(
-        f"interrupted after {found.paid} evaluations; the best plan so far is in "
-        f"{folder / 'plan.json'}; continue with --resume",
-        soft_wrap=True,
-    )
-    raise typer.Exit(INTERRUPTED)
