@@ -16,7 +16,7 @@ from spear_gym.report.search_pictures import front_png
 from .base import Agent, AgentFailed, SearchResult, SearchSession
 from .folders import FRONT_FORMAT, PLAN, check_folder, check_front, owned, remove_front
 from .pipeline import finish, search_in_folder
-from .repair import Step
+from .repair import RepairStep
 from .run_folder import Outcome, SearchReport, SearchSettings
 
 
@@ -105,7 +105,7 @@ class Watcher:
     def batch(self, number: int, done: int, total: int) -> None:
         """A batch of the plan of this number, of so many, is done."""
 
-    def step(self, step: Step) -> None:
+    def step(self, step: RepairStep) -> None:
         """A step of a repair is done."""
 
     def report(self, job: SearchJob, report: SearchReport) -> None:

@@ -21,7 +21,7 @@ from spear_gym.workload import Measurement, Workload, measure
 
 from .base import Agent, SearchResult, SearchSession, run_search
 from .folders import RUN_FORMAT, SETTINGS, RunError, is_identity, owned, read_json
-from .repair import OnStep, Step, repair
+from .repair import OnStep, RepairStep, repair
 from .run_folder import (
     Phases,
     SearchReport,
@@ -217,7 +217,7 @@ def finish(
     limit = judge.target * evaluator.reference.synops
     chosen = min(range(len(tuned)), key=lambda i: _final_order(tuned[i], limit))
     candidate, network = ranked[chosen], tuned[chosen]
-    steps: tuple[Step, ...] = ()
+    steps: tuple[RepairStep, ...] = ()
     extra = 0
     if settings.repair:
         delivery = repair(

@@ -25,7 +25,7 @@ from spear_gym.workload import Measurement
 
 from .base import SearchResult
 from .folders import NETWORK, PLAN, RESULT, sums
-from .repair import Step
+from .repair import RepairStep
 
 Outcome = Literal["kept", "repaired", "broken"]
 RESULT_FORMAT = "spear-gym result 1"
@@ -117,7 +117,7 @@ class SearchReport:
     tuned_plans: int
     scored_plans: int
     phases: Phases
-    repairs: tuple[Step, ...] = ()
+    repairs: tuple[RepairStep, ...] = ()
     repair_evaluations: int = 0
 
     @property

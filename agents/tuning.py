@@ -165,7 +165,7 @@ SPACES: dict[str, Space] = {
 """What is tuned, *reconstructed* from the usual ranges; budgets here are short."""
 
 
-def check(settings: TuningSettings) -> None:
+def check_tuning(settings: TuningSettings) -> None:
     """Refuses what cannot be tuned, before any work.
 
     Raises:
@@ -206,7 +206,7 @@ def tune(
         OwnedError: when another process tunes into the folder.
         ValueError: other subclasses that name what does not fit a target.
     """
-    check(settings)
+    check_tuning(settings)
     judges = {target: settings.goal.at(target).judge(evaluator) for target in settings.targets}
     storage = open_storage(folder / TRIALS)
     with own_study(storage, folder / TRIALS, _name(settings)) as lease:

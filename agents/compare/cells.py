@@ -176,7 +176,7 @@ class Bench:
         return self.settings.goal.at(cell.target).judge(self.evaluator(cell.workload))
 
 
-def check(bench: Bench) -> None:
+def check_comparison(bench: Bench) -> None:
     """Refuses what no cell could be run with, before any is.
 
     Raises:

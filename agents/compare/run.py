@@ -20,7 +20,16 @@ from spear_gym.workers.tasks import run_tasks
 from spear_gym.workload import Workload
 
 from .archive import LONGEST_FAILURE, check_records, check_size, read_fingerprints, read_settings
-from .cells import ADDED, RECORD, Bench, Cell, CompareSettings, check, read_records, run_cell
+from .cells import (
+    ADDED,
+    RECORD,
+    Bench,
+    Cell,
+    CompareSettings,
+    check_comparison,
+    read_records,
+    run_cell,
+)
 
 ARCHIVE = "comparison.json.gz"
 ARCHIVE_FORMAT = "spear-gym comparison 1"
@@ -110,7 +119,7 @@ def compare(
     """
     bench = Bench(settings, workloads, top, storage)
     check_size(settings)
-    check(bench)
+    check_comparison(bench)
     check_storage(storage)
     cells = settings.cells()
     fingerprints = bench.fingerprints()

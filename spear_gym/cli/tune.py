@@ -38,7 +38,7 @@ def tune(
     """Tune an algorithm's settings by Optuna's TPE; the same command goes on after a stop."""
     set_threads(1)
     from spear_gym.agents.algorithms import ENVIRONMENT
-    from spear_gym.agents.tuning import TuningSettings, check
+    from spear_gym.agents.tuning import TuningSettings, check_tuning
     from spear_gym.agents.tuning import tune as run_tuning
     from spear_gym.settings import Goal
     from spear_gym.workload import resolve_workload
@@ -48,7 +48,7 @@ def tune(
     settings = TuningSettings(
         algorithm, workload, numbers(targets), trials, seeds, budget, goal=Goal(lre=lre)
     )
-    check(settings)
+    check_tuning(settings)
     folder = out_folder or Path("runs") / f"tune-{algorithm}"
     check_output(folder / f"{algorithm}.yml", is_settings(ENVIRONMENT))
     check_output(folder / f"{algorithm}.tuning.json", with_entries("algorithm", "objective"))

@@ -11,7 +11,7 @@ from rich.progress import Progress, TaskID
 
 from spear_gym.agents.base import Agent, SearchSession
 from spear_gym.agents.front import SearchInterrupted, SearchJob, Watcher
-from spear_gym.agents.repair import Step
+from spear_gym.agents.repair import RepairStep
 from spear_gym.agents.run_folder import SearchReport
 from spear_gym.cli.common import INTERRUPTED, out, progress_bar
 from spear_gym.cli.tables import show_report
@@ -91,7 +91,7 @@ class _Shown(Watcher):
         """One batch more."""
         self._update(completed=number * total + done, total=self._plans * total)
 
-    def step(self, step: Step) -> None:
+    def step(self, step: RepairStep) -> None:
         """What a repair does."""
         self._update(description=f"repair ({step.action})")
 

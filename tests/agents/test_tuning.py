@@ -14,7 +14,7 @@ import yaml
 from spear_gym.agents import AgentError, run_search
 from spear_gym.agents.algorithms import ALGORITHMS, ENVIRONMENT
 from spear_gym.agents.sb3 import named_agent
-from spear_gym.agents.tuning import FIRST_SEED, SPACES, TRIALS, TuningSettings, check, tune
+from spear_gym.agents.tuning import FIRST_SEED, SPACES, TRIALS, TuningSettings, check_tuning, tune
 from spear_gym.evaluation import PlanEvaluator
 from spear_gym.judge import make_judge
 from spear_gym.lre import NoEstimator
@@ -122,8 +122,8 @@ def test_whatever_is_tried_is_accepted(name: str) -> None:
 
 def test_bad_input() -> None:
     with pytest.raises(AgentError, match="unknown algorithm to tune 'dpg'; did you mean 'ddpg'"):
-        check(TuningSettings("dpg"))
+        check_tuning(TuningSettings("dpg"))
     with pytest.raises(AgentError, match="trials is 0"):
-        check(TuningSettings("ddpg", trials=0))
+        check_tuning(TuningSettings("ddpg", trials=0))
     with pytest.raises(AgentError, match="at least one target"):
-        check(TuningSettings("ddpg", targets=()))
+        check_tuning(TuningSettings("ddpg", targets=()))
