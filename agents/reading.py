@@ -25,6 +25,7 @@ from spear_gym.files import (
 )
 from spear_gym.pruning.plan import Plan
 from spear_gym.pruning.surgery import prune_network
+from spear_gym.settings import parted
 from spear_gym.simulation.simulate import PRECISIONS, SCORINGS
 from spear_gym.workload import Workload
 
@@ -89,7 +90,7 @@ def _settings(given: Fields) -> SearchSettings:
         key: None if key in optional and given.value(key) is None else read[key](key)
         for key in given.names()
     }
-    return SearchSettings(**values)
+    return SearchSettings(**parted(values))
 
 
 def _at_least_1(given: Fields) -> Callable[[str], int]:
@@ -128,7 +129,7 @@ def _check_result(given: Fields, settings: SearchSettings) -> None:
         FileError: naming what is not so.
     """
     target = given.number("target", 0.0, 1.0)
-    if target == 0.0 or settings.target not in (None, target):
+    if target == 0.0 or settings.goal.target not in (None, target):
         raise given.wrong("target", "that of the settings")
     synops = [_check_measurement(given.mapping(name)) for name in ("test", "test_unpruned")]
     if synops[1] == 0.0:
@@ -136,7 +137,7 @@ def _check_result(given: Fields, settings: SearchSettings) -> None:
     fraction = synops[0] / synops[1]
     if given.number("test_synops_fraction") != fraction:
         raise given.wrong("test_synops_fraction", f"{fraction}, by the SynOps on test")
-    limit = settings.target_synops
+    limit = settings.goal.target_synops
     kept = fraction <= target if limit is None else synops[0] <= limit
     if given.flag("kept") != kept:
         raise given.wrong("kept", f"{kept}, by the SynOps on test")

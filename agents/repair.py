@@ -46,7 +46,7 @@ BRIEF_RATE = 0.3
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class RepairStep:
     """One step of a repair.
 
     Attributes:
@@ -77,7 +77,7 @@ class Delivery:
     """
 
     tuned: Finetuned
-    steps: tuple[Step, ...]
+    steps: tuple[RepairStep, ...]
     evaluations: int
 
     @property
@@ -86,7 +86,7 @@ class Delivery:
         return any(step.action == "trim" and step.adopted for step in self.steps)
 
 
-OnStep = Callable[[Step], None]
+OnStep = Callable[[RepairStep], None]
 """Called after each step."""
 
 
@@ -150,9 +150,9 @@ class _Work:
 
     # ---------------------------------------------------------------- trimming
 
-    def trimmed(self, tuned: Finetuned) -> tuple[Finetuned, list[Step]]:
+    def trimmed(self, tuned: Finetuned) -> tuple[Finetuned, list[RepairStep]]:
         """The network with the cheapest channels removed until it is under the aim."""
-        steps: list[Step] = []
+        steps: list[RepairStep] = []
         aim, growth = AIM * self.judge.target, 1.0
         for number in range(TRIM_ROUNDS + 1):
             if self.fraction(tuned) <= aim:
@@ -226,7 +226,7 @@ class _Work:
 
     # ---------------------------------------------------------------- widening
 
-    def widened(self, tuned: Finetuned) -> tuple[Finetuned, list[Step]] | None:
+    def widened(self, tuned: Finetuned) -> tuple[Finetuned, list[RepairStep]] | None:
         """The network with channels given back, fine-tuned; ``None`` when none fits."""
         evaluator = self.evaluator
         inner = PlanEvaluator(
@@ -277,8 +277,10 @@ class _Work:
             if higher > count:
                 yield (*counts[:index], higher, *counts[index + 1 :])
 
-    def _step(self, action: str, tuned: Finetuned, epochs: int) -> Step:
-        step = Step(action, tuned.plan.counts, tuned.search.accuracy, self.fraction(tuned), epochs)
+    def _step(self, action: str, tuned: Finetuned, epochs: int) -> RepairStep:
+        step = RepairStep(
+            action, tuned.plan.counts, tuned.search.accuracy, self.fraction(tuned), epochs
+        )
         self.on_step(step)
         return step
 

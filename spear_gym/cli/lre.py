@@ -11,11 +11,6 @@ from spear_gym.cli.common import (
     INTERRUPTED,
     MOST_PLANS,
     WARNING,
-    CriterionOption,
-    NameArgument,
-    PrecisionOption,
-    ScoringOption,
-    WorkersOption,
     app,
     check_count,
     check_seed,
@@ -25,19 +20,21 @@ from spear_gym.cli.common import (
     set_threads,
     worker_count,
 )
+from spear_gym.cli.options import (
+    ConfidenceOption,
+    CriterionOption,
+    NameArgument,
+    PrecisionOption,
+    ScoringOption,
+    WorkersOption,
+)
 from spear_gym.cli.outputs import check_output, with_format
 
 if TYPE_CHECKING:
     from spear_gym.evaluation import PlanEvaluator
     from spear_gym.lre import FittedEstimator, SynopsEstimator
     from spear_gym.lre.fit import Progress, Stopping
-
-_CONFIDENCE = typer.Option(
-    help="With which the target is kept after fine-tuning, e.g. 0.95: plans are judged by the "
-    "upper bound of the predicted SynOps. 'off': by the prediction itself."
-)
-ConfidenceOption = Annotated[str, _CONFIDENCE]
-ConfidenceIfAny = Annotated[str | None, _CONFIDENCE]
+    from spear_gym.settings import Goal
 
 
 @app.command()
@@ -72,10 +69,10 @@ def lre(
     """
     set_threads(1)
     from spear_gym.envs_registry.fits import user_path
-    from spear_gym.evaluation import PlanEvaluator
     from spear_gym.lre.estimators import LRE_FORMAT
     from spear_gym.lre.families import check_family
     from spear_gym.lre.fit import Stopping
+    from spear_gym.settings import PlanSettings
     from spear_gym.workload import resolve_workload
 
     check_seed(seed)
@@ -83,12 +80,8 @@ def lre(
     check_count("samples", samples, least=3, most=MOST_PLANS)
     check_count("held_out", held_out, least=0, most=MOST_PLANS)
     stopping = Stopping(numbers(targets), tolerance, confidence_of(confidence), samples)
-    evaluator = PlanEvaluator(
-        resolve_workload(name),
-        scoring=scoring,  # type: ignore[arg-type]
-        precision=precision,  # type: ignore[arg-type]
-        criterion=criterion,
-    )
+    plans = PlanSettings(scoring=scoring, precision=precision, criterion=criterion)
+    evaluator = plans.evaluator(resolve_workload(name))
     path = out_path or user_path(evaluator)
     check_output(path, with_format(LRE_FORMAT))
     fit_with_progress(evaluator, stopping, held_out, estimator, seed, workers, path)
@@ -211,21 +204,20 @@ def _show(fit: FittedEstimator, stopping: Stopping) -> None:
 
 
 def estimator_for(
-    evaluator: PlanEvaluator,
-    lre: str,
-    workers: int | None,
-    targets: tuple[float, ...],
-    confidence: float | None,
+    evaluator: PlanEvaluator, goal: Goal, workers: int | None, targets: tuple[float, ...]
 ) -> SynopsEstimator:
-    """The estimator asked for; a missing fit is made first, and kept for the next time."""
+    """The estimator of a goal, for these targets.
+
+    A missing fit is made first, and kept for the next time.
+    """
     from spear_gym.envs_registry.fits import stored_lre, user_path
     from spear_gym.judge import check_reachable, make_estimator
     from spear_gym.lre.estimators import LRE_FORMAT
     from spear_gym.lre.fit import Stopping
 
-    stored = stored_lre(evaluator) if lre == "auto" else None
-    if lre == "auto" and stored is None:
-        stopping = Stopping(targets, confidence=confidence)
+    stored = stored_lre(evaluator) if goal.lre == "auto" else None
+    if goal.lre == "auto" and stored is None:
+        stopping = Stopping(targets, confidence=goal.confidence)
         path = user_path(evaluator)
         check_output(path, with_format(LRE_FORMAT))
         out.print(
@@ -235,4 +227,4 @@ def estimator_for(
         )
         check_reachable(evaluator, targets, store=samples_path(path))
         stored = fit_with_progress(evaluator, stopping, 0, "linear", 0, workers, path)
-    return make_estimator(evaluator, lre, stored)
+    return make_estimator(evaluator, goal.lre, stored)

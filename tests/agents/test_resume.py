@@ -29,6 +29,7 @@ from spear_gym.record.ledger import Ledger
 from spear_gym.record.mending import repair
 from spear_gym.record.storage import LedgerError
 from spear_gym.reward import TargetAwareReward
+from spear_gym.settings import Goal
 from spear_gym.simulation.walk import Walk
 
 OFF_POLICY: dict[str, Any] = {"learning_starts": 6, "batch_size": 8, "buffer_size": 500}
@@ -187,7 +188,7 @@ KILLED = CompareSettings(
     targets=(0.4,),
     seeds=2,
     budget=60,
-    lre="none",
+    goal=Goal(lre="none"),
 )
 
 

@@ -13,7 +13,7 @@ from spear_gym.agents.compare.run import ARCHIVE, Comparison
 from spear_gym.agents.compare.sensitivity import read_study
 from spear_gym.agents.compare.sensitivity_report import write_study_report
 from spear_gym.agents.compare.statistics import Interval, task_mean_interval
-from spear_gym.agents.spear_ddpg import Settings
+from spear_gym.agents.spear_ddpg import SpearDDPGSettings
 from spear_gym.report.page import table_markdown
 
 ROOT = Path(__file__).parents[3]
@@ -84,7 +84,7 @@ def test_page_tells_where_the_default_row_comes_from() -> None:
 
 
 def test_page_tells_of_the_floor() -> None:
-    settings = Settings()
+    settings = SpearDDPGSettings()
     assert settings.reward_floor == 0
     assert f"cuts it {settings.reward_clip:g} away from its moving average" in SAID
     ends = ", ".join(f"{100 * 0.4 / weight:g}" for weight in (0.5, 5, 50))
