@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from optuna.storages import BaseStorage
 
     from spear_gym.judge import Judge
-    from spear_gym.record.ownership import Lease
+    from spear_gym.ownership import Lease
 
     from .compare.cells import Bench
 
