@@ -190,6 +190,7 @@ class Running:
             handle = os.open(self.said, os.O_WRONLY | os.O_TRUNC)
             for number in (1, 2):
                 os.dup2(handle, number)
+            sys.stdout, sys.stderr = (os.fdopen(number, "w") for number in (1, 2))
             signal.signal(signal.SIGINT, signal.default_int_handler)
             # Spawned workers import the main module again.
             sys.argv = ["spear", *self.line]
