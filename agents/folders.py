@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from spear_gym import files
 from spear_gym.files import FileError, check_writable, raised_as, temporary_for
-from spear_gym.record.ownership import Lease, own
+from spear_gym.ownership import Lease, own
 
 SETTINGS, PLAN, NETWORK, RESULT = (
     "settings.json", "plan.json", "network.safetensors", "result.json",

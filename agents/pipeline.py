@@ -15,8 +15,8 @@ from typing import Any
 from spear_gym.evaluation import Counts, EvaluationFailed, Finetuned, PlanEvaluator
 from spear_gym.files import uninterrupted, write_json
 from spear_gym.judge import Candidate, Judge
+from spear_gym.ownership import Lease
 from spear_gym.record.ledger import Failure, Ledger, Replay
-from spear_gym.record.ownership import Lease
 from spear_gym.workload import Measurement, Workload, measure
 
 from .base import Agent, SearchResult, SearchSession, run_search

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from spear_gym.evaluation import PlanEvaluator
     from spear_gym.judge import Judge
-    from spear_gym.record.ownership import Lease
+    from spear_gym.ownership import Lease
 
 Space = Callable[["optuna.Trial"], dict[str, Any]]
 

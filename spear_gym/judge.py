@@ -278,13 +278,12 @@ def check_reachable(
         TargetError: when a target cannot be reached.
         LREError: when the store belongs to something else.
     """
-    kept = SampleStore(store, evaluator.fingerprint())
-    counts = evaluator.space.smallest_counts()
-    item = (counts, seed * 1000)
-    sample = kept.get(*item)
-    if sample is None:
-        sample = sample_plan(evaluator, item)
-        kept.add(sample, item[1])
+    item = (evaluator.space.smallest_counts(), seed * 1000)
+    with SampleStore(store, evaluator.fingerprint()) as kept:
+        sample = kept.get(*item)
+        if sample is None:
+            sample = sample_plan(evaluator, item)
+            kept.add(sample, item[1])
     # A fit is refused for targets so far outside its samples, among which this is the lowest.
     if not sample.failed and min(targets) < sample.finetuned - RANGE_MARGIN:
         raise TargetError(

@@ -68,7 +68,6 @@ def lre(
     Samples are kept as they come: the same command goes on where it was stopped.
     """
     set_threads(1)
-    from spear_gym.envs_registry.fits import user_path
     from spear_gym.lre.estimators import LRE_FORMAT
     from spear_gym.lre.families import check_family
     from spear_gym.lre.fit import Stopping
@@ -82,7 +81,7 @@ def lre(
     stopping = Stopping(numbers(targets), tolerance, confidence_of(confidence), samples)
     plans = PlanSettings(scoring=scoring, precision=precision, criterion=criterion)
     evaluator = plans.evaluator(resolve_workload(name))
-    path = out_path or user_path(evaluator)
+    path = out_path or _own_path(evaluator)
     check_output(path, with_format(LRE_FORMAT))
     fit_with_progress(evaluator, stopping, held_out, estimator, seed, workers, path)
 
@@ -111,6 +110,27 @@ def confidence_of(text: str) -> float | None:
 def samples_path(path: Path) -> Path:
     """Where the samples of a fit are kept while they come in."""
     return path.with_name(f"{path.stem}.samples.json")
+
+
+def _own_path(evaluator: PlanEvaluator) -> Path:
+    """Where a fit of the user's own is kept.
+
+    Raises:
+        LREError: when it cannot be written there, as in a home folder that is read-only.
+    """
+    from spear_gym.envs_registry.fits import user_path
+    from spear_gym.files import check_writable
+    from spear_gym.lre.samples import LREError
+
+    path = user_path(evaluator)
+    try:
+        check_writable(path)
+    except OSError as error:
+        raise LREError(
+            f"cannot keep the fit in '{path.parent}': {error}; set SPEAR_GYM_HOME to a folder that "
+            "can be written, or fit with `spear lre --out FILE` and search with `--lre FILE`"
+        ) from error
+    return path
 
 
 def fit_with_progress(
@@ -210,7 +230,7 @@ def estimator_for(
 
     A missing fit is made first, and kept for the next time.
     """
-    from spear_gym.envs_registry.fits import stored_lre, user_path
+    from spear_gym.envs_registry.fits import stored_lre
     from spear_gym.judge import check_reachable, make_estimator
     from spear_gym.lre.estimators import LRE_FORMAT
     from spear_gym.lre.fit import Stopping
@@ -218,7 +238,7 @@ def estimator_for(
     stored = stored_lre(evaluator) if goal.lre == "auto" else None
     if goal.lre == "auto" and stored is None:
         stopping = Stopping(targets, confidence=goal.confidence)
-        path = user_path(evaluator)
+        path = _own_path(evaluator)
         check_output(path, with_format(LRE_FORMAT))
         out.print(
             f"no LRE fit for workload '{evaluator.workload.name}' with scoring "

@@ -238,6 +238,19 @@ def test_a_confidence_that_no_fit_can_be_made_for(
     assert_one_error(ran, "a bound at confidence 0.99 needs 99; raise it (`spear lre --samples`)")
 
 
+@pytest.mark.parametrize("command", [TINY, ("lre", "toys:tiny")], ids=["search", "lre"])
+def test_a_home_that_cannot_be_written(
+    spear: Spear, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: tuple[str, ...]
+) -> None:
+    """Said before any fine-tune; an explicit fit, or none, needs no home."""
+    home = tmp_path / "home"
+    home.write_text("no folder")
+    monkeypatch.setenv("SPEAR_GYM_HOME", str(home))
+    monkeypatch.chdir(tmp_path)
+    assert_one_error(spear(*command), "set SPEAR_GYM_HOME to a folder that can be written")
+    assert list(tmp_path.iterdir()) == [home]
+
+
 def test_a_poor_fit_is_said(spear: Spear, tmp_path: Path) -> None:
     poor = fit_of(40, spread=0.2)
     assert poor.poor
