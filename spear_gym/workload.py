@@ -21,7 +21,8 @@ from spear_gym.pruning.surgery import check_surgery
 from spear_gym.simulation.own_forward import check_simulation
 from spear_gym.simulation.simulate import SCORINGS, Scoring, Simulator, accuracy
 from spear_gym.simulation.walk import Walk
-from spear_gym.snn.graph import Readout, SpikingGraph
+from spear_gym.snn.decision import ScoreFunction
+from spear_gym.snn.graph import SpikingGraph
 from spear_gym.snn.leaves import describe
 from spear_gym.snn.trace import private_copy, trace
 from spear_gym.text import unknown
@@ -127,7 +128,7 @@ class Workload:
         name: str = "custom",
         varying: bool | None = None,
         events: bool = False,
-        readout: Readout | None = None,
+        readout: str | ScoreFunction | None = None,
         finetune: Recipe | None = None,
         scoring: Scoring = "recalibrated",
         calibration_samples: int = 256,

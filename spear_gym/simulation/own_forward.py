@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from spear_gym import device
-from spear_gym.simulation.differentiable import forward
+from spear_gym.simulation.differentiable import outputs_over_time
 from spear_gym.simulation.simulate import Simulator
 from spear_gym.snn.errors import TraceError
 from spear_gym.snn.graph import Kind, Node, SpikingGraph
@@ -81,7 +81,7 @@ class _Own:
 
     Attributes:
         spikes: of every neuron layer, ``(time, samples, ...)``.
-        readout: ``(samples, classes)``, ``None`` where no layer gives it.
+        outputs: what is read out, ``(time, samples, outputs)``, ``None`` where no layer gives it.
     """
 
     def __init__(
@@ -98,10 +98,7 @@ class _Own:
                     graph.model((inputs[:, step] if graph.varying else inputs).clone())
         reset_neurons(graph.model)
         self.spikes = {name: torch.stack(each).detach() for name, each in self._fired.items()}
-        self.readout: Tensor | None = None
-        if self._output:
-            recorded = torch.stack(self._output)
-            self.readout = recorded.sum(0) if graph.readout == "spikes" else recorded.mean(0)
+        self.outputs = torch.stack(self._output) if self._output else None
 
     @contextmanager
     def _watched(self, graph: SpikingGraph) -> Iterator[None]:
@@ -147,26 +144,27 @@ def _check_spikes(
 
 
 def _check_training(graph: SpikingGraph, inputs: Tensor, num_steps: int) -> None:
-    """Where all spikes are equal, the readout and its gradients are equal but for rounding."""
+    """Where all spikes are equal, what is read out and its gradients are, but for rounding."""
     own = _Own(graph, inputs, num_steps, gradients=True)
     simulated = _simulated(graph, inputs, num_steps)
     moved = any(not torch.equal(own.spikes[name], fired) for name, fired in simulated.items())
-    if moved or own.readout is None:
+    if moved or own.outputs is None:
         return
-    ours = forward(graph, inputs, num_steps, training=False)
-    scale = float(own.readout.detach().abs().max().clamp_min(1e-6))
-    if not torch.allclose(ours, own.readout, rtol=1e-3, atol=1e-3 * scale, equal_nan=True):
+    ours = outputs_over_time(graph, inputs, num_steps, training=False)
+    scale = float(own.outputs.detach().abs().max().clamp_min(1e-6))
+    theirs = own.outputs.expand_as(ours)  # an output that is the same at every step is made once
+    if not torch.allclose(ours, theirs, rtol=1e-3, atol=1e-3 * scale, equal_nan=True):
         raise TraceError(
             "the readout of the simulation and of the network's own forward differ although their "
             "spikes do not; hooks that change a layer's output are not supported"
         )
     named = {name: p for name, p in graph.model.named_parameters() if p.requires_grad}
-    theirs, found = _gradients(own.readout, named), _gradients(ours, named)
-    different = _differing(named, theirs, found)
+    expected, found = _gradients(theirs, named), _gradients(ours, named)
+    different = _differing(named, expected, found)
     if different is None:
         return
-    again = _Own(graph, inputs, num_steps, gradients=True).readout
-    if again is not None and _differing(named, theirs, _gradients(again, named)) is not None:
+    again = _Own(graph, inputs, num_steps, gradients=True).outputs
+    if again is not None and _differing(named, expected, _gradients(again, named)) is not None:
         return  # a surrogate gradient that is drawn at random
     raise TraceError(
         f"fine-tuning would not train '{different}' as the network's own forward does: the spikes "
@@ -188,12 +186,12 @@ def _differing(
     return None
 
 
-def _gradients(readout: Tensor, named: dict[str, nn.Parameter]) -> list[Tensor]:
+def _gradients(outputs: Tensor, named: dict[str, nn.Parameter]) -> list[Tensor]:
     """Gradients of something that depends on every output in its own way; NaN counts as 0."""
-    if not (readout.requires_grad and named):
+    if not (outputs.requires_grad and named):
         return [torch.zeros_like(p) for p in named.values()]
-    weights = torch.linspace(-1, 2, readout.numel(), device=readout.device)
-    total = (weights.view_as(readout) * readout).sum()
+    weights = torch.linspace(-1, 2, outputs.numel(), device=outputs.device)
+    total = (weights.view(outputs.shape) * outputs).sum()
     parameters = list(named.values())
     found = torch.autograd.grad(total, parameters, allow_unused=True, materialize_grads=True)
     return [each.nan_to_num() for each in found]

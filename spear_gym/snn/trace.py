@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, NamedTuple, cast
+from typing import NamedTuple
 
 import snntorch as snn
 from torch import Tensor, nn
 
 from spear_gym.snn.channels import assign_channels, prunable_groups
+from spear_gym.snn.decision import ScoreFunction, asked_for, decision_of
 from spear_gym.snn.errors import TraceError
-from spear_gym.snn.graph import CONNECTIONS, Idiom, Kind, Node, Readout, SpikingGraph
+from spear_gym.snn.graph import CONNECTIONS, Idiom, Kind, Node, SpikingGraph
 from spear_gym.snn.leaves import check_layers
-from spear_gym.snn.meanings import Series, Step
 from spear_gym.snn.neurons.own import clear
+from spear_gym.snn.outputs import Output, Place, as_place, find_output, what_is_recorded
 from spear_gym.snn.record import Recorder
 from spear_gym.snn.replay import compare_with_forward
-
-READOUTS: tuple[Readout, ...] = ("current", "spikes", "membrane")
 
 
 def trace(
@@ -28,7 +27,9 @@ def trace(
     *,
     varying: bool = False,
     events: bool = False,
-    readout: Readout | None = None,
+    readout: str | ScoreFunction | None = None,
+    num_classes: int | None = None,
+    outputs: int | str | Sequence[int | str] | None = None,
     check: Tensor | None = None,
 ) -> SpikingGraph:
     """Traces a spiking network into a graph of one time step.
@@ -44,7 +45,11 @@ def trace(
             ``varying``; at least two samples, so that a second batch can be taken from it.
         varying: the input is a frame per time step.
         events: the input is declared as events: its non-zero entries count as spikes.
-        readout: ``"current"``, ``"spikes"`` or ``"membrane"``; inferred when ``None``.
+        readout: a name in ``decision.READOUTS`` or a function of the outputs over time; inferred
+            when ``None``.
+        num_classes: of a population code.
+        outputs: index, key, or several of them that lead to the class output in what forward
+            returns; the first tensor when ``None``.
         check: inputs for the check, shaped like ``example``; defaults to ``example`` reversed and
             one sample shorter.
 
@@ -54,8 +59,8 @@ def trace(
     Raises:
         TraceError: when the network has something that is not supported; the message names it.
     """
-    if readout is not None and readout not in READOUTS:
-        raise TraceError(f"readout is '{readout}'; choose one of {', '.join(READOUTS)}")
+    wanted = _Wanted(readout, num_classes, None if outputs is None else as_place(outputs))
+    asked_for(readout)
     batch_axis = 1 if varying else 0
     if example.dim() < batch_axis + 2 or example.shape[batch_axis] < 2:
         raise TraceError(
@@ -68,8 +73,8 @@ def trace(
     check_layers(model)
     with preserved_states():
         private = _copied(model)
-        graph, series = _record(private, example, varying=varying, events=events, readout=readout)
-        compare_with_forward(graph, check, series)
+        graph, output = _record(private, example, wanted, varying=varying, events=events)
+        compare_with_forward(graph, check, output)
     reset_neurons(private)
     return graph
 
@@ -84,24 +89,32 @@ def _copied(model: nn.Module) -> nn.Module:
         ) from error
 
 
+class _Wanted(NamedTuple):
+    """What the user says of the output."""
+
+    readout: str | ScoreFunction | None
+    num_classes: int | None
+    place: Place | None
+
+
 class _Recorded(NamedTuple):
     """A graph, and how the module's own output shows its readout node over time."""
 
     graph: SpikingGraph
-    series: Series
+    output: Output
 
 
 def _record(
-    model: nn.Module, example: Tensor, *, varying: bool, events: bool, readout: Readout | None
+    model: nn.Module, example: Tensor, wanted: _Wanted, *, varying: bool, events: bool
 ) -> _Recorded:
     if not varying:
-        return _record_as(model, example, varying, events, readout, sequence=False)
+        return _record_as(model, example, varying, events, wanted, sequence=False)
     try:
-        return _record_as(model, example, varying, events, readout, sequence=True)
+        return _record_as(model, example, varying, events, wanted, sequence=True)
     except (TraceError, RuntimeError, IndexError, ValueError) as loop_error:
         reset_neurons(model)
         try:
-            return _record_as(model, example[0], varying, events, readout, sequence=False)
+            return _record_as(model, example[0], varying, events, wanted, sequence=False)
         except TraceError as step_error:
             raise TraceError(
                 f"the network traces neither as a loop over time ({loop_error}) nor as a single "
@@ -114,7 +127,7 @@ def _record_as(
     inputs: Tensor,
     varying: bool,
     events: bool,
-    readout: Readout | None,
+    wanted: _Wanted,
     *,
     sequence: bool,
 ) -> _Recorded:
@@ -141,22 +154,22 @@ def _record_as(
     # A network that hands a neuron its state holds the loop over time, be it one step long.
     hidden = not any(recorder.given.values())
     idiom: Idiom = "step" if num_steps == 1 and hidden and not sequence else "loop"
-    series = _output_series(recorder, output, num_steps, idiom)
-    source = recorder.drafts[series.draft]
-    found = _readout(source.kind, series, readout)
-    node = source.inputs[0] if source.kind is Kind.NEURON and found == "current" else series.draft
+    found = find_output(recorder, output, num_steps, wanted.place)
+    source = recorder.drafts[found.draft]
+    recorded, rule = what_is_recorded(source.kind, found, asked_for(wanted.readout))
+    node = source.inputs[0] if source.kind is Kind.NEURON and recorded == "current" else found.draft
     if len(recorder.drafts[node].shape) != 1:
         raise TraceError(
             f"the output '{source.name}' has shape {source.shape} per sample; class outputs must "
             "be a vector (batch, classes): flatten and end in a linear layer"
         )
     drafts = tuple(recorder.drafts)
-    nodes, fixed = assign_channels(drafts, model, series.draft)
+    nodes, fixed = assign_channels(drafts, model, found.draft)
     _check_sharing(nodes, model)
-    graph = SpikingGraph(
-        model, nodes, prunable_groups(nodes, fixed), node, found, varying, idiom, num_steps
-    )
-    return _Recorded(graph, series)
+    decision = decision_of(rule, wanted.readout, nodes[node].shape[0], wanted.num_classes)
+    groups = prunable_groups(nodes, fixed)
+    graph = SpikingGraph(model, nodes, groups, node, recorded, varying, idiom, num_steps, decision)
+    return _Recorded(graph, found)
 
 
 def _check_sharing(nodes: tuple[Node, ...], model: nn.Module) -> None:
@@ -178,51 +191,6 @@ def _check_sharing(nodes: tuple[Node, ...], model: nn.Module) -> None:
                     f"modules '{owner}' and '{node.module}' share a parameter; layers that are "
                     "pruned each in their own way cannot: give each its own"
                 )
-
-
-def _output_series(recorder: Recorder, output: Any, num_steps: int, idiom: Idiom) -> Series:
-    """The first returned tensor, as a series over all time steps."""
-    first = output
-    while isinstance(first, list | tuple | dict) and len(first):
-        first = next(iter(first.values())) if isinstance(first, dict) else first[0]
-    if not isinstance(first, Tensor):
-        raise TraceError(f"forward returns {type(output).__name__}; return the output tensor first")
-    meaning = recorder.term(first)
-    if isinstance(output, list) and len(output) == num_steps > 1:
-        meaning = recorder.listed(output)
-    if isinstance(meaning, Step) and idiom == "step":
-        return Series(meaning.draft, meaning.port, 1, 0)
-    if isinstance(meaning, Step) and num_steps == 1:
-        return Series(meaning.draft, meaning.port, 1, None)
-    if isinstance(meaning, Series) and meaning.steps == num_steps:
-        return meaning
-    if isinstance(meaning, Step):
-        raise TraceError(
-            f"forward returns only step {meaning.step} of '{recorder.drafts[meaning.draft].name}'; "
-            "return the recording over all time steps (torch.stack), its sum or its mean"
-        )
-    reason = getattr(meaning, "reason", "something that is no recording over time steps")
-    raise TraceError(
-        f"forward's first output comes from {reason}; return the output neuron's spikes or "
-        "membrane, or the output layer's current, stacked, summed or averaged over time"
-    )
-
-
-def _readout(kind: Kind, series: Series, wanted: Readout | None) -> Readout:
-    if kind is Kind.NEURON and series.port not in READOUTS:
-        raise TraceError(
-            f"the network returns a neuron's state {series.port}; return its spikes or its "
-            "membrane potential, or the output layer's current"
-        )
-    inferred: Readout = cast(Readout, series.port) if kind is Kind.NEURON else "current"
-    if wanted is None:
-        return inferred
-    if wanted != "current" and kind is not Kind.NEURON:
-        raise TraceError(
-            f"readout '{wanted}' needs an output neuron, but the network returns the current of a "
-            f"{kind} layer; use readout='current'"
-        )
-    return wanted
 
 
 def private_copy(model: nn.Module) -> nn.Module:
