@@ -300,8 +300,9 @@ class _Job:
             report = self._finish(settings, judge, one, folder, scored)
             show_report(report, self.evaluator, judge, None)
             points.append(FrontPoint.of(report, judge.target, folder.name))
-        write_front(points, self.evaluator.workload.name, self.folder)
-        show_front(points, self.folder)
+        metric = self.evaluator.workload.objective.metric_name
+        write_front(points, self.evaluator.workload.name, self.folder, metric)
+        show_front(points, self.folder, metric)
         out.print(f"\nresults: {self.folder}", soft_wrap=True)
         if any(point.outcome == "broken" for point in points):
             raise typer.Exit(BROKEN)
