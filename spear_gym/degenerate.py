@@ -47,9 +47,9 @@ def check_answers(workload: Workload, figures: Measurement) -> None:
     """
     samples = len(workload.splits.search)
     if figures.undecided == samples:
-        what = "no output neuron fired" if workload.graph.readout == "spikes" else (
-            "all outputs were equal"
-        )  # fmt: skip
+        graph = workload.graph
+        fired = graph.readout != "spikes" or graph.nodes[graph.output].name not in figures.silent
+        what = "all outputs were equal" if fired else "no output neuron fired"
         raise DegenerateError(
             f"{what} on {samples} of {samples} search samples of workload '{workload.name}': every "
             f"answer is class 0, and the accuracy of {figures.accuracy:.3f} says nothing; train "

@@ -59,8 +59,17 @@ class Output:
 
 
 def as_place(outputs: int | str | Sequence[int | str]) -> Place:
-    """The place that a user names."""
-    return (outputs,) if isinstance(outputs, int | str) else tuple(outputs)
+    """The place that a user names.
+
+    Raises:
+        TraceError: when it is no index, key, or sequence of them.
+    """
+    place = tuple(outputs) if isinstance(outputs, list | tuple) else (outputs,)
+    if not all(type(step) is int or isinstance(step, str) for step in place):
+        raise TraceError(
+            f"outputs is {outputs!r}; it must be an index, a key, or several of them, e.g. (0, -1)"
+        )
+    return place
 
 
 def at(returned: Any, place: Place) -> Any:

@@ -222,6 +222,31 @@ def test_hidden_recordings_returned_first(listed: bool, keyed: bool) -> None:
     assert trace(net, inputs[:4], outputs=hidden).width == 16, "as asked"
 
 
+class Watched(nn.Module):
+    """One time step that returns the hidden spikes before those of the output."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc1, self.fc2 = nn.Linear(64, 16), nn.Linear(16, 4)
+        self.lif1, self.lif2 = (snn.Leaky(0.7, threshold=0.3, init_hidden=True) for _ in range(2))
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        hidden = self.lif1(self.fc1(x.flatten(1)))
+        return hidden, self.lif2(self.fc2(hidden))
+
+
+def test_hidden_spikes_of_one_step_returned_first() -> None:
+    net, inputs = enlivened(Watched()), torch.rand(SAMPLES, 1, 8, 8)
+    with pytest.raises(TraceError, match=r"outputs=\(1,\) \(the spikes of 'lif2', 4 wide\)"):
+        trace(net, inputs[:4])
+    graph = trace(net, inputs[:4], outputs=1)
+    assert [group.name for group in graph.groups] == ["fc1"]
+    expected = step_outputs(net, inputs)[1].sum(0)
+    assert expected.std() > 0
+    torch.testing.assert_close(Simulator(graph, inputs, STEPS).run().readout, expected)
+    assert "fc1" not in [group.name for group in trace(net, inputs[:4], outputs=0).groups]
+
+
 @pytest.mark.parametrize(
     ("place", "message"),
     [
@@ -230,6 +255,8 @@ def test_hidden_recordings_returned_first(listed: bool, keyed: bool) -> None:
         ("spk", r"outputs=\('spk',\) leads nowhere"),
         (0, r"outputs=\(0,\) leads to a list of 2; go on to one tensor"),
         ((0, 1, 0), r"leads nowhere"),
+        (0.5, r"outputs is 0\.5; it must be an index, a key, or several"),
+        (True, "outputs is True; it must be"),
     ],
 )
 def test_places_that_are_none(place: Any, message: str) -> None:
