@@ -28,34 +28,31 @@ class Output:
     """How forward's output shows a draft.
 
     Attributes:
-        draft: the draft.
-        port: what of it.
+        series: the draft over time, and how it is laid out.
         place: where in the output it stands.
         listed: a list of one tensor a time step stands there.
-        axis: along which time steps are stacked; ``None``: summed, or one step only.
-        scale: of the sum.
         last: only the last time step is returned.
     """
 
-    draft: int
-    port: Port
+    series: Series
     place: Place
     listed: bool = False
-    axis: int | None = None
-    scale: float = 1.0
     last: bool = False
+
+    @property
+    def draft(self) -> int:
+        """The draft that is the output."""
+        return self.series.draft
+
+    @property
+    def port(self) -> Port:
+        """What of it is returned."""
+        return self.series.port
 
     def taken(self, returned: Any) -> Tensor:
         """The tensor in what forward returned."""
         found = at(returned, self.place)
         return torch.stack(list(found)) if self.listed else cast(Tensor, found)
-
-    def shown(self, recorded: Tensor) -> Tensor:
-        """What a loop over time returns of a recording ``(time, batch, ...)``."""
-        if self.last:
-            return recorded[-1]
-        moved = recorded.sum(0) if self.axis is None else recorded.movedim(0, self.axis)
-        return moved * self.scale
 
 
 def as_place(outputs: int | str | Sequence[int | str]) -> Place:
@@ -152,14 +149,15 @@ def _output(recorder: Recorder, found: Any, place: Place, num_steps: int) -> Out
     if isinstance(meaning, Step):
         once = num_steps == 1
         if once or meaning.step == num_steps - 1:
-            return Output(meaning.draft, meaning.port, place, last=not once)
+            shown = Series(meaning.draft, meaning.port, num_steps, None)
+            return Output(shown, place, last=not once)
         raise TraceError(
             f"forward returns only step {meaning.step} of '{recorder.drafts[meaning.draft].name}', "
             f"of {num_steps}; return the recording over all time steps (torch.stack), its sum or "
             "its mean, or the last step"
         )
     if isinstance(meaning, Series) and meaning.steps == num_steps:
-        return Output(meaning.draft, meaning.port, place, listed, meaning.axis, meaning.scale)
+        return Output(meaning, place, listed)
     reason = getattr(meaning, "reason", "something that is no recording over time steps")
     which = f"output at {place}" if any(place) else "first output"
     raise TraceError(

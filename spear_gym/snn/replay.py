@@ -7,6 +7,7 @@ from torch import Tensor
 
 from spear_gym.snn.errors import TraceError
 from spear_gym.snn.graph import Kind, Node, SpikingGraph
+from spear_gym.snn.meanings import Series
 from spear_gym.snn.neurons.own import clear, copied, steps_itself
 from spear_gym.snn.outputs import Output
 
@@ -77,7 +78,7 @@ def compare_with_forward(graph: SpikingGraph, inputs: Tensor, output: Output) ->
     """
     expected = replay(graph, inputs, output.draft, output.port)
     if graph.idiom == "loop":
-        expected = output.shown(expected)
+        expected = expected[-1] if output.last else _laid_out(expected, output.series)
     try:
         actual = _own_output(graph, inputs, output)
     except (RuntimeError, TypeError, IndexError, AttributeError, ValueError) as error:
@@ -98,6 +99,12 @@ def compare_with_forward(graph: SpikingGraph, inputs: Tensor, output: Output) ->
             "a second batch; forward depends on values, on randomness, on hooks or on state that "
             "is not a membrane potential"
         )
+
+
+def _laid_out(recorded: Tensor, series: Series) -> Tensor:
+    """``(time, batch, ...)`` as the network returns it."""
+    moved = recorded.sum(0) if series.axis is None else recorded.movedim(0, series.axis)
+    return moved * series.scale
 
 
 @torch.no_grad()
