@@ -237,6 +237,7 @@ class NetworkSlimming:
                 workload.num_steps,
                 recipe,
                 seed=seed,
+                objective=workload.objective,
                 penalty=penalty,
                 max_batches=batches,
             )

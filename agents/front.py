@@ -56,20 +56,24 @@ class FrontPoint:
         )
 
 
-def write_front(points: Sequence[FrontPoint], workload: str, folder: Path) -> None:
+def write_front(
+    points: Sequence[FrontPoint], workload: str, folder: Path, metric: str = "accuracy"
+) -> None:
     """Writes ``front.json`` and ``front.png``.
 
     Args:
         points: one per target.
         workload: its name, for the title.
         folder: where to.
+        metric: what the accuracies are, for the picture.
     """
     rows = [asdict(point) for point in points]
     write_json(
         folder / "front.json", {"format": FRONT_FORMAT, "workload": workload, "points": rows}
     )
     drawn = [(p.target, p.fraction, p.accuracy, p.outcome != "broken") for p in points]
-    write_bytes(folder / "front.png", front_png(drawn, points[0].unpruned_accuracy, workload))
+    unpruned = points[0].unpruned_accuracy
+    write_bytes(folder / "front.png", front_png(drawn, unpruned, workload, metric))
 
 
 @dataclass(frozen=True)
@@ -208,7 +212,8 @@ def search_targets(
             scored = [job.judge(evaluation) for evaluation in pool.values()]
             report = finish_job(evaluator, job, one, scored, watcher=watcher)
             points.append(FrontPoint.of(report, job.judge.target, job.folder.name))
-        write_front(points, evaluator.workload.name, folder)
+        metric = evaluator.workload.objective.metric_name
+        write_front(points, evaluator.workload.name, folder, metric)
     return points
 
 

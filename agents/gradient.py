@@ -27,7 +27,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from spear_gym.device import exact_products
@@ -148,6 +147,7 @@ class GateSearch:
         """Logits by channel space after training, in the order of the groups."""
         settings, evaluator = self.settings, session.evaluator
         data, device = evaluator.workload.splits.train, evaluator.workload.device
+        objective = evaluator.workload.objective
         network = _frozen(session)
         batchwise = evaluator.scoring != "plain"
         logits = {
@@ -159,7 +159,7 @@ class GateSearch:
         multiplier = settings.multiplier
         with seeded(seed, device), exact_products(device):  # the seed is that of dropout
             for index in sample_batches(len(data), settings.batch_size, batches, generator):
-                readout, synops = network.forward(
+                outputs, synops = network.forward(
                     data.inputs[index],
                     {space: drawn_gates(v, generator).to(device) for space, v in logits.items()},
                     training=batchwise,
@@ -168,7 +168,8 @@ class GateSearch:
                 )
                 fraction = synops / evaluator.reference.synops
                 over = predicted(session.judge.estimator, fraction) / session.judge.target - 1
-                loss = F.cross_entropy(readout, data.labels[index]) + multiplier * over.clamp(min=0)
+                loss = objective.loss_of(network.graph, outputs, data.labels[index])
+                loss = loss + multiplier * over.clamp(min=0)
                 _check_finite(loss)
                 optimizer.zero_grad(set_to_none=True)
                 loss.backward()

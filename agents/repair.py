@@ -297,7 +297,11 @@ def _workload_of(workload: Workload, model: nn.Module) -> Workload:
         name=workload.name,
         varying=workload.varying,
         events=workload.events,
-        readout=workload.graph.readout,
+        readout=workload.readout,
+        loss=workload.objective.loss,
+        metric=workload.objective.metric,
+        num_classes=workload.num_classes,
+        outputs=workload.outputs,
         finetune=workload.finetune,
         calibration_samples=workload.calibration_samples,
     )

@@ -186,7 +186,8 @@ def write_run(
     )
     accuracies = [candidate.accuracy for candidate in candidates]
     ratios = [candidate.ratio for candidate in candidates]
-    write_bytes(folder / "curve.png", curve_png(accuracies, ratios, title, judge.target))
+    metric = evaluator.workload.objective.metric_name
+    write_bytes(folder / "curve.png", curve_png(accuracies, ratios, title, judge.target, metric))
     write_bytes(folder / "plan.png", plan_png(_plan_view(report, evaluator, judge)))
 
 
@@ -266,4 +267,5 @@ def _plan_view(report: SearchReport, evaluator: PlanEvaluator, judge: Judge) -> 
         predicted=report.candidate.predicted_fraction,
         accuracy=report.candidate.accuracy,
         reward=report.candidate.reward,
+        metric=evaluator.workload.objective.metric_name,
     )

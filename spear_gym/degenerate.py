@@ -36,7 +36,7 @@ class DegenerateError(ValueError):
 
 
 def check_answers(workload: Workload, figures: Measurement) -> None:
-    """Refuses a network that gives all classes the same output on every sample.
+    """Refuses a network that gives all classes the same score, or without classes all samples.
 
     Args:
         workload: of the network.
@@ -47,14 +47,24 @@ def check_answers(workload: Workload, figures: Measurement) -> None:
     """
     samples = len(workload.splits.search)
     if figures.undecided == samples:
-        what = "no output neuron fired" if workload.graph.readout == "spikes" else (
-            "all outputs were equal"
-        )  # fmt: skip
+        graph = workload.graph
+        fired = graph.readout != "spikes" or graph.nodes[graph.output].name not in figures.silent
+        what = "all outputs were equal" if fired else "no output neuron fired"
         raise DegenerateError(
             f"{what} on {samples} of {samples} search samples of workload '{workload.name}': every "
             f"answer is class 0, and the accuracy of {figures.accuracy:.3f} says nothing; train "
             "the network, lower its thresholds, or choose another readout"
         )
+    if not _has_classes(workload) and figures.answers == 1 and samples > 1:
+        raise DegenerateError(
+            f"the network of workload '{workload.name}' gives all of its {samples} search samples "
+            f"the same scores: the metric of {figures.accuracy:.3f} says nothing; train the "
+            "network, lower its thresholds, or choose another readout"
+        )
+
+
+def _has_classes(workload: Workload) -> bool:
+    return workload.splits.search.label_kind == "classes"
 
 
 def network_faults(workload: Workload, figures: Measurement) -> tuple[str, ...]:
@@ -77,6 +87,8 @@ def network_faults(workload: Workload, figures: Measurement) -> tuple[str, ...]:
             f"{'s' if len(silent) == 1 else ''} on its {samples} search samples: what "
             "lies behind sees nothing, and can be pruned at no cost"
         )
+    if not _has_classes(workload):
+        return tuple(faults)
     if figures.answers == 1 and not dead:
         faults.append(
             f"workload '{workload.name}' answers the same class to all of its {samples} search "
@@ -156,6 +168,8 @@ class Habits:
 
 def no_better_than_guessing(workload: Workload, accuracy: float) -> tuple[str, ...]:
     """What is to be told of a best plan that answers as well as one class alone."""
+    if workload.objective.metric != "accuracy":
+        return ()
     share = workload.splits.search.labels.bincount().max().item() / len(workload.splits.search)
     if accuracy > share:
         return ()

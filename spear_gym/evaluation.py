@@ -20,7 +20,7 @@ from spear_gym.pruning.plan import Plan, PlanSpace
 from spear_gym.pruning.surgery import prune_network
 from spear_gym.simulation.differentiable import training_ways
 from spear_gym.simulation.refit import RIDGE, RefitTargets
-from spear_gym.simulation.simulate import PRECISIONS, SCORINGS, Precision, Scoring, Simulator
+from spear_gym.simulation.simulate import PRECISIONS, Precision, Scoring, Simulator
 from spear_gym.simulation.walk import Walk
 from spear_gym.snn.graph import SpikingGraph
 from spear_gym.text import unknown
@@ -81,7 +81,8 @@ class Evaluation:
 
     Attributes:
         counts: channels kept per group; with the evaluator's ranking this is the plan.
-        accuracy: share of search samples classified correctly.
+        accuracy: the workload's metric on search, by default the share of samples classified
+            correctly.
         synops: SynOps per sample.
         synops_fraction: over those of the unpruned network.
         macs: MACs of analog layers per sample.
@@ -188,8 +189,7 @@ class PlanEvaluator:
     ) -> None:
         self.workload = workload
         self.scoring: Scoring = workload.scoring if scoring is None else scoring
-        if self.scoring not in SCORINGS:
-            raise WorkloadError(unknown("scoring", str(scoring), SCORINGS))
+        workload.check_scoring(self.scoring)
         if precision not in PRECISIONS:
             raise WorkloadError(unknown("precision", str(precision), PRECISIONS))
         self.precision: Precision = precision
@@ -317,7 +317,7 @@ class PlanEvaluator:
         walk = self._walk(key)
         if walk.readout is None or not bool(torch.isfinite(walk.readout).all()):
             raise EvaluationFailed(f"plan {key}: the network's output is not finite", "output")
-        figures = measurement_of(walk, self.workload.splits.search)
+        figures = measurement_of(walk, self.workload.splits.search, self.workload.objective)
         evaluation = Evaluation(
             counts=key,
             accuracy=figures.accuracy,
@@ -474,7 +474,13 @@ class PlanEvaluator:
         chosen = self.workload.finetune if recipe is None else recipe
         workload = self.workload
         train(
-            graph, workload.splits.train, workload.num_steps, chosen, seed=seed, on_batch=on_batch
+            graph,
+            workload.splits.train,
+            workload.num_steps,
+            chosen,
+            seed=seed,
+            objective=workload.objective,
+            on_batch=on_batch,
         )
         seconds = time.perf_counter() - start
         figures = measure(workload, model, "search")
@@ -494,7 +500,9 @@ def _is_of_a_plan(error: Exception) -> bool:
 def _rankings(workload: Workload, criterion: str) -> tuple[tuple[int, ...], ...]:
     gradients = None
     if CRITERIA[criterion].needs_gradients:
-        gradients = loss_gradients(workload.graph, workload.calibration, workload.num_steps)
+        gradients = loss_gradients(
+            workload.graph, workload.calibration, workload.num_steps, workload.objective
+        )
     return rank_channels(workload.graph, criterion, gradients=gradients)
 
 
@@ -502,4 +510,5 @@ def refit_targets(workload: Workload) -> RefitTargets:
     """Regression targets at the unpruned network's own output levels."""
     graph, calibration = workload.graph, workload.calibration
     currents = Simulator(graph, calibration.inputs, workload.num_steps).classifier_currents()
-    return RefitTargets.from_currents(currents, calibration.labels)
+    block = graph.width // workload.splits.num_classes  # outputs a class, in a population code
+    return RefitTargets.from_currents(currents, calibration.labels, block)

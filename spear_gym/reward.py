@@ -1,7 +1,7 @@
 """Reward shapes: how accuracy and predicted SynOps become one number.
 
-Every shape sees the accuracy Q in [0, 1] and r = predicted SynOps fraction / target, and declares
-the smallest and largest reward it can give.
+Every shape sees Q in [0, 1], the accuracy or the workload's own metric, and r = predicted SynOps
+fraction / target, and declares the smallest and largest reward it can give.
 """
 
 from __future__ import annotations

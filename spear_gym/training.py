@@ -1,4 +1,4 @@
-"""Training and fine-tuning: one recipe, one loop, the readout's own loss."""
+"""Training and fine-tuning: one recipe, one loop, the workload's own loss."""
 
 from __future__ import annotations
 
@@ -14,10 +14,14 @@ from torch import Tensor
 
 from spear_gym.data.splits import Split
 from spear_gym.device import exact_products
-from spear_gym.simulation.differentiable import BnTime, forward
+from spear_gym.objective import Objective
+from spear_gym.simulation.differentiable import BnTime, outputs_over_time
 from spear_gym.simulation.simulate import PRECISIONS, Precision
 from spear_gym.snn.graph import SpikingGraph
 from spear_gym.snn.trace import reset_neurons
+
+CROSS_ENTROPY = Objective()
+"""The usual loss: cross-entropy of the scores."""
 
 OnBatch = Callable[[int, int, float], None]
 """Called after every batch with (batches done, batches in all, loss)."""
@@ -94,6 +98,7 @@ def train(
     recipe: Recipe,
     *,
     seed: int,
+    objective: Objective = CROSS_ENTROPY,
     on_batch: OnBatch | None = None,
     penalty: Callable[[], Tensor] | None = None,
     max_batches: int | None = None,
@@ -106,6 +111,7 @@ def train(
         num_steps: time steps T.
         recipe: how.
         seed: of the sample order, the shifts and dropout.
+        objective: gives the loss.
         on_batch: progress callback.
         penalty: a differentiable scalar added to every batch's loss.
         max_batches: stop after so many batches; the learning rate decays within them.
@@ -129,8 +135,10 @@ def train(
         for index in sample_batches(len(split), recipe.batch_size, total, generator):
             inputs = shifted(split.inputs[index], recipe.shift, generator)
             with _products_in(recipe.precision, inputs.device.type):
-                readout = forward(graph, inputs, num_steps, training=True, bn_time=recipe.bn_time)
-            loss = F.cross_entropy(readout, split.labels[index])
+                outputs = outputs_over_time(
+                    graph, inputs, num_steps, training=True, bn_time=recipe.bn_time
+                )
+            loss = objective.loss_of(graph, outputs, split.labels[index])
             if penalty is not None:
                 loss = loss + penalty()
             if not torch.isfinite(loss):
@@ -207,7 +215,9 @@ def _batches(order: Tensor, size: int) -> Sequence[Tensor]:
     return list(order[: whole * size].view(whole, size)) if whole else [order]
 
 
-def loss_gradients(graph: SpikingGraph, split: Split, num_steps: int) -> dict[str, Tensor]:
+def loss_gradients(
+    graph: SpikingGraph, split: Split, num_steps: int, objective: Objective = CROSS_ENTROPY
+) -> dict[str, Tensor]:
     """Gradient of the loss over a split, BatchNorm at its own statistics.
 
     Returns:
@@ -219,8 +229,8 @@ def loss_gradients(graph: SpikingGraph, split: Split, num_steps: int) -> dict[st
         parameter.requires_grad_(True)
     try:
         with exact_products(split.inputs.device):
-            readout = forward(graph, split.inputs, num_steps, training=False)
-            F.cross_entropy(readout, split.labels).backward()
+            outputs = outputs_over_time(graph, split.inputs, num_steps, training=False)
+            objective.loss_of(graph, outputs, split.labels).backward()
         named = graph.model.named_parameters()
         return {name: p.grad.clone() for name, p in named if p.grad is not None}
     finally:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.metadata import version
@@ -15,13 +15,24 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from spear_gym.data.splits import DataSplits, MapDataset, Split, as_split
+from spear_gym.data.splits import MapDataset, Split, as_split
+from spear_gym.identity import identity
+from spear_gym.objective import (
+    Loss,
+    Metric,
+    Objective,
+    ObjectiveError,
+    objective_of,
+    scores_of_a_sample,
+    splits_of,
+)
 from spear_gym.plugins import FACTORIES, PluginError, call, import_path
 from spear_gym.pruning.surgery import check_surgery
 from spear_gym.simulation.own_forward import check_simulation
-from spear_gym.simulation.simulate import SCORINGS, Scoring, Simulator, accuracy
+from spear_gym.simulation.simulate import SCORINGS, Scoring, Simulator
 from spear_gym.simulation.walk import Walk
-from spear_gym.snn.graph import Readout, SpikingGraph
+from spear_gym.snn.decision import ScoreFunction
+from spear_gym.snn.graph import SpikingGraph
 from spear_gym.snn.leaves import describe
 from spear_gym.snn.trace import private_copy, trace
 from spear_gym.text import unknown
@@ -62,7 +73,8 @@ class Measurement:
     """What a network does on a split.
 
     Attributes:
-        accuracy: share of samples classified correctly.
+        accuracy: the workload's metric, in [0, 1]: by default the share of samples classified
+            correctly.
         synops: synaptic operations per sample.
         macs: multiply-accumulates of analog layers per sample, counted at every time step.
         macs_once: the same with a static input computed once.
@@ -71,8 +83,8 @@ class Measurement:
         parameters: weights and biases, trainable or frozen.
         layers: per connection layer, in execution order.
         silent: neuron layers that never fired.
-        undecided: samples on which all classes had the same output; they count as class 0.
-        answers: different classes among the predictions.
+        undecided: samples on which all classes had the same score; they count as class 0.
+        answers: different classes among the predictions; without classes, different scores.
     """
 
     accuracy: float
@@ -105,7 +117,21 @@ class Workload:
         name: shown in reports.
         varying: samples carry a time axis, ``(N, T, C, ...)``; by default when they have 5 axes.
         events: the input's non-zero entries count as spikes, so the first layer has SynOps.
-        readout: ``"current"``, ``"spikes"`` or ``"membrane"``; inferred when ``None``.
+        readout: from what the output layer does to one score a class: ``"current"``,
+            ``"spikes"`` or ``"rate"``, ``"membrane"``, ``"membrane_max"``, ``"last"``,
+            ``"population"``, ``"latency"``, or a function of the outputs
+            ``(time, samples, outputs)`` that returns ``(samples, classes)``; inferred when
+            ``None``.
+        loss: what fine-tuning minimises: ``"cross_entropy"`` (the default), a name in
+            ``objective.LOSSES``, or a function of the outputs ``(time, samples, outputs)`` and the
+            labels, as snnTorch's losses are.
+        metric: what plans are chosen and reported by: ``"accuracy"`` (the default), a name in
+            ``objective.METRICS``, or a function of the scores ``(samples, classes)`` and the labels
+            that gives a number in [0, 1], larger where the network is better.
+        num_classes: of a population code; and where the network has more outputs than the labels
+            in use, the answer to what they are.
+        outputs: index or key, or several of them, that lead to the class output in what forward
+            returns; the first tensor when ``None``.
         finetune: the recipe of the final fine-tune and of LRE's samples.
         scoring: how plans are scored by default.
         calibration_samples: size of the calibration set.
@@ -127,7 +153,11 @@ class Workload:
         name: str = "custom",
         varying: bool | None = None,
         events: bool = False,
-        readout: Readout | None = None,
+        readout: str | ScoreFunction | None = None,
+        loss: str | Loss | None = None,
+        metric: str | Metric | None = None,
+        num_classes: int | None = None,
+        outputs: int | str | Sequence[int | str] | None = None,
         finetune: Recipe | None = None,
         scoring: Scoring = "recalibrated",
         calibration_samples: int = 256,
@@ -145,19 +175,22 @@ class Workload:
         self.calibration_samples = calibration_samples
         self.varying = read["train"].is_events if varying is None else varying
         self.catalogued = False
+        self.readout, self.outputs, self.num_classes = readout, outputs, num_classes
         self._check_settings(model, read["train"])
+        self.objective: Objective = _objective(loss, metric, read)
         example = read["train"].inputs[:4]
         if len(example) < 2:
             raise WorkloadError("the train split has 1 sample; at least 2 are needed")
         shown = example.transpose(0, 1) if self.varying else example
         self.graph: SpikingGraph = trace(
-            model, shown, varying=self.varying, events=events, readout=readout
+            model,
+            shown,
+            varying=self.varying,
+            events=events,
+            readout=readout,
+            num_classes=num_classes,
+            outputs=outputs,
         )
-        classes = self.graph.nodes[self.graph.output].shape[0]
-        try:
-            self.splits = DataSplits(read["train"], read["search"], read["test"], classes)
-        except ValueError as error:
-            raise WorkloadError(f"{error} (the network has {classes} outputs)") from error
         if self.graph.idiom == "loop" and self.graph.traced_steps != num_steps:
             raise WorkloadError(
                 f"num_steps is {num_steps}, but the network's own loop runs "
@@ -167,6 +200,34 @@ class Workload:
             loop = self.graph.idiom == "loop"
             check_surgery(self.graph, shown if loop or not self.varying else shown[0])
         check_simulation(self.graph, example, num_steps)
+        few = read["train"].subset(torch.arange(len(example)))
+        try:
+            classes = scores_of_a_sample(self.graph, self.objective, few, num_steps)
+            self.splits = splits_of(read, classes, self.objective, self.graph.decision, num_classes)
+        except ValueError as error:
+            raise WorkloadError(str(error)) from error
+        self.check_scoring(scoring)
+
+    def check_scoring(self, scoring: str) -> None:
+        """Refuses a scoring that is unknown or not defined for this workload.
+
+        Raises:
+            WorkloadError: with the way out.
+        """
+        if scoring not in SCORINGS:
+            raise WorkloadError(unknown("scoring", scoring, SCORINGS))
+        if scoring != "refit":
+            return
+        why = None
+        if self.splits.train.label_kind != "classes":
+            why = "the labels are no classes"
+        elif self.graph.decision.function is not None:
+            why = "what a readout that is a function makes of the classifier's outputs is not known"
+        if why is not None:
+            raise WorkloadError(
+                "scoring 'refit' fits the classifier to a high output for the labelled class, but "
+                f"{why}; use 'recalibrated'"
+            )
 
     def _check_settings(self, model: nn.Module, train: Split) -> None:
         if isinstance(self.num_steps, bool) or self.num_steps < 1:
@@ -278,9 +339,29 @@ class Workload:
             "readout": self.graph.readout,
             "calibration": self.calibration_samples,
             "finetune": self.finetune.to_json(),
+            **self.objective.describe(),
         }
+        # What is usual goes unsaid, so that older fits stay valid.
+        decision = self.graph.decision
+        if decision.rule != "total":
+            settings["decision"] = [*decision.describe(), identity(decision.function)]
+        if self.outputs is not None:
+            settings["output"] = self.graph.output
         digest.update(json.dumps(settings, sort_keys=True).encode())
         return digest.hexdigest()
+
+
+def _objective(
+    loss: str | Loss | None, metric: str | Metric | None, read: dict[str, Split]
+) -> Objective:
+    """The objective, once it fits the labels of every split."""
+    found = Objective()
+    for name, split in read.items():
+        try:
+            found = objective_of(loss, metric, split)
+        except ObjectiveError as error:
+            raise WorkloadError(f"{name} split: {error}") from error
+    return found
 
 
 def _restored(kind: type[Workload], payload: bytes) -> Workload:
@@ -318,14 +399,18 @@ def measure(workload: Workload, model: nn.Module, split: SplitName) -> Measureme
     graph = workload.graph.rebind(model)
     data = workload.split(split)
     walk = Simulator(graph, data.inputs, workload.num_steps).run()
-    return measurement_of(walk, data)
+    return measurement_of(walk, data, workload.objective)
 
 
-def measurement_of(walk: Walk, data: Split) -> Measurement:
-    """A finished walk over ``data``, as per-sample figures."""
+def measurement_of(walk: Walk, data: Split, objective: Objective) -> Measurement:
+    """A finished walk over ``data``, as per-sample figures.
+
+    Raises:
+        ObjectiveError: when a user's metric gives no number in [0, 1].
+    """
     if walk.readout is None:
         raise ValueError("the walk has not ended")
-    samples = len(data)
+    samples, classes = len(data), data.label_kind == "classes"
     layers = tuple(
         LayerFigures(
             name, walk.widths[name], count.synops / samples, count.macs / samples, count.input_rate
@@ -333,7 +418,7 @@ def measurement_of(walk: Walk, data: Split) -> Measurement:
         for name, count in walk.layers.items()
     )
     return Measurement(
-        accuracy=accuracy(walk.readout, data.labels),
+        accuracy=objective.measure(walk.readout, data.labels),
         synops=walk.synops / samples,
         macs=sum(count.macs for count in walk.layers.values()) / samples,
         macs_once=sum(count.macs_once for count in walk.layers.values()) / samples,
@@ -342,8 +427,8 @@ def measurement_of(walk: Walk, data: Split) -> Measurement:
         parameters=walk.parameters,
         layers=layers,
         silent=tuple(name for name, count in walk.neurons.items() if count.spikes == 0),
-        undecided=_undecided(walk.readout),
-        answers=len(walk.readout.argmax(1).unique()),
+        undecided=_undecided(walk.readout) if classes else 0,
+        answers=len(walk.readout.argmax(1).unique() if classes else walk.readout.unique(dim=0)),
     )
 
 

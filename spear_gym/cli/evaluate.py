@@ -41,7 +41,7 @@ def evaluate(
     measured, unpruned = measure(loaded, model, "test"), loaded.reference("test")
     fraction = measured.synops / unpruned.synops
     target = result["target"]
-    table = result_table(loaded.name, target)
+    table = result_table(loaded.name, target, loaded.objective.metric_name)
     table.add_row(*measured_row("unpruned (test)", unpruned, 1.0, target))
     table.add_row(*measured_row("measured (test)", measured, fraction, target))
     out.print(table)

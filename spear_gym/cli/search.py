@@ -283,7 +283,7 @@ class _Job:
                 **told,
                 watcher=watcher,
             )
-        show_front(points, self.folder)
+        show_front(points, self.folder, self.evaluator.workload.objective.metric_name)
         out.print(f"\nresults: {self.folder}", soft_wrap=True)
         if any(point.outcome == "broken" for point in points):
             raise typer.Exit(BROKEN)

@@ -21,13 +21,12 @@ if TYPE_CHECKING:
     from spear_gym.workload import Measurement
 
 STYLES = {"kept": "bold green", "repaired": "bold green", "broken": "bold red"}
-COLUMNS = ("", "accuracy", "SynOps", "fraction", "of target", "params")
 
 
-def result_table(workload: str, target: float) -> Table:
+def result_table(workload: str, target: float, metric: str) -> Table:
     """An empty table of a search's figures."""
     table = Table(title=f"{workload}: target {target:.3f} of the unpruned SynOps")
-    for column in COLUMNS:
+    for column in ("", metric, "SynOps", "fraction", "of target", "params"):
         table.add_column(column, justify="right" if column else "left", no_wrap=True)
     return table
 
@@ -46,10 +45,10 @@ def measured_row(
     )
 
 
-def show_front(points: Sequence[FrontPoint], folder: Path) -> None:
+def show_front(points: Sequence[FrontPoint], folder: Path, metric: str) -> None:
     """Prints the networks for several targets, side by side."""
     table = Table(title="one network for each target (test)")
-    for column in ("target", "fraction", "accuracy", "", "folder"):
+    for column in ("target", "fraction", metric, "", "folder"):
         table.add_column(column, justify="right" if column else "left", no_wrap=True)
     for point in points:
         table.add_row(
@@ -67,7 +66,8 @@ def show_report(
 ) -> None:
     """Prints the result of a search: unpruned, predicted and measured, and whether it is kept."""
     search, candidate, target = report.search, report.candidate, judge.target
-    table = result_table(evaluator.workload.name, target)
+    metric = evaluator.workload.objective.metric_name
+    table = result_table(evaluator.workload.name, target, metric)
     table.add_row(*measured_row("unpruned (test)", report.unpruned, 1.0, target))
     for name, fraction in _predictions(report, judge):
         table.add_row(
@@ -110,7 +110,7 @@ def show_report(
         out.print(fault, style=WARNING, soft_wrap=True)
     if target_synops is not None:
         out.print(f"target: {target_synops:,.0f} SynOps per sample, judged absolutely on test")
-    _show_repairs(report)
+    _show_repairs(report, metric)
     outcome = report.outcome(target, target_synops)
     why = _why_broken(report, evaluator, target) if outcome == "broken" else ""
     out.print(Text.assemble("target ", (outcome, STYLES[outcome]), why), soft_wrap=True)
@@ -151,11 +151,11 @@ def _why_broken(report: SearchReport, evaluator: PlanEvaluator, target: float) -
     return "" if report.repairs else ": it was not repaired"
 
 
-def _show_repairs(report: SearchReport) -> None:
+def _show_repairs(report: SearchReport, metric: str) -> None:
     if not report.repairs:
         return
     for step in report.repairs:
-        out.print(step_line(step), soft_wrap=True)
+        out.print(step_line(step, metric), soft_wrap=True)
     epochs = sum(step.epochs for step in report.repairs)
     out.print(
         f"repair: {_epochs(epochs)} of fine-tuning and {report.repair_evaluations} evaluations, "
@@ -168,11 +168,11 @@ def _epochs(number: int) -> str:
     return f"{number} epoch{'' if number == 1 else 's'}"
 
 
-def step_line(step: RepairStep) -> str:
+def step_line(step: RepairStep, metric: str) -> str:
     """A step of a repair in words."""
     kept = "" if step.adopted else "; not adopted, for it is not better on search"
     plan = "-".join(map(str, step.counts))
     return (
         f"{step.action}: to {plan}, {_epochs(step.epochs)}, then {step.fraction:.4f} of the SynOps "
-        f"and accuracy {step.accuracy:.4f} on search{kept}"
+        f"and {metric} {step.accuracy:.4f} on search{kept}"
     )

@@ -13,9 +13,12 @@ import hashlib
 import operator
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
+
+LabelKind = Literal["classes", "multilabel", "targets"]
+"""One class a sample, several labels of 0 or 1, or values to be predicted."""
 
 _LAYOUTS = {
     2: "(N, C) features",
@@ -38,14 +41,15 @@ class MapDataset(Protocol):
 class Split:
     """Samples and their labels; valid once constructed.
 
-    Floating inputs become float32 and integer labels int64; anything that would need a guess is
-    refused with a ValueError.
+    Floating inputs become float32, integer labels int64 and floating labels float32; anything that
+    would need a guess is refused with a ValueError.
 
     Args:
         inputs: float32 (N, C, H, W) static images, shown at every time step, or (N, T, C, H, W)
             event frames, one per time step. Integer tensors are refused, for only their owner
             knows their scale.
-        labels: int64 (N,) class indices from 0.
+        labels: integers (N,), class indices from 0; integers or booleans (N, K), several labels of
+            0 or 1 a sample; or floats (N, ...), values to be predicted.
     """
 
     inputs: torch.Tensor
@@ -53,7 +57,7 @@ class Split:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "inputs", _as_float32(self.inputs))
-        object.__setattr__(self, "labels", _as_int64(self.labels))
+        object.__setattr__(self, "labels", _as_labels(self.labels))
         self.validate()
 
     def __len__(self) -> int:
@@ -63,6 +67,13 @@ class Split:
     def is_events(self) -> bool:
         """Whether the samples carry their own time axis: event frames (N, T, C, H, W)."""
         return self.inputs.ndim == 5
+
+    @property
+    def label_kind(self) -> LabelKind:
+        """What the labels are, by their type and shape."""
+        if self.labels.is_floating_point():
+            return "targets"
+        return "classes" if self.labels.ndim == 1 else "multilabel"
 
     @property
     def sample_shape(self) -> tuple[int, ...]:
@@ -80,6 +91,8 @@ class Split:
     def sha256(self) -> str:
         """Fingerprint of shapes, inputs and labels; equal only for equal bytes."""
         digest = hashlib.sha256(repr(tuple(self.inputs.shape)).encode())
+        if self.label_kind != "classes":
+            digest.update(f"{self.labels.dtype} {tuple(self.labels.shape)}".encode())
         for tensor in (self.inputs, self.labels):
             digest.update(tensor.cpu().contiguous().numpy().tobytes())
         return digest.hexdigest()
@@ -92,11 +105,13 @@ class Split:
                 f"they must be {' or '.join(_LAYOUTS.values())}; "
                 "add the missing axis, e.g. inputs.unsqueeze(1) for grey images (N, H, W)"
             )
-        if self.labels.ndim != 1:
+        if self.labels.ndim not in (1, 2) and self.label_kind != "targets":
             raise ValueError(
-                f"labels have shape {tuple(self.labels.shape)}; they must be (N,), one class index "
-                "per sample; turn one-hot rows into indices with labels.argmax(1)"
+                f"labels have shape {tuple(self.labels.shape)}; integers must be (N,), one class "
+                "index per sample, or (N, K), several labels of 0 or 1"
             )
+        if self.labels.ndim == 0:
+            raise ValueError("labels are one number; there must be one or more for each sample")
         if len(self.inputs) != len(self.labels):
             raise ValueError(
                 f"there are {len(self.inputs)} inputs and {len(self.labels)} labels; "
@@ -116,11 +131,29 @@ class Split:
                 f"{bad} of {self.inputs.numel()} input values are NaN or infinite as float32; all "
                 "must be finite; clean them, e.g. with torch.nan_to_num, or drop those samples"
             )
-        lowest = int(self.labels.min())
-        if lowest < 0:
+        self._validate_labels()
+
+    def _validate_labels(self) -> None:
+        kind = self.label_kind
+        if self.labels.numel() == 0:
             raise ValueError(
-                f"the lowest label is {lowest}; labels start at 0; renumber the classes, e.g. "
+                f"labels have shape {tuple(self.labels.shape)}; there must be at least one a sample"
+            )
+        if kind == "targets" and not bool(torch.isfinite(self.labels).all()):
+            raise ValueError(
+                "labels are NaN or infinite as float32; all must be finite; drop those samples"
+            )
+        lowest, highest = self.labels.min(), self.labels.max()
+        if kind == "classes" and lowest < 0:
+            raise ValueError(
+                f"the lowest label is {int(lowest)}; labels start at 0; renumber the classes, e.g. "
                 "with torch.unique(labels, return_inverse=True)"
+            )
+        if kind == "multilabel" and (lowest < 0 or highest > 1):
+            raise ValueError(
+                f"labels of shape {tuple(self.labels.shape)} lie in {int(lowest)} to "
+                f"{int(highest)}; several labels a sample must be 0 or 1; give one class index per "
+                "sample, (N,), or floats for values to be predicted"
             )
 
     @classmethod
@@ -129,7 +162,8 @@ class Split:
 
         Args:
             dataset: yields pairs (tensor, label): (C, H, W) or (T, C, H, W), floating, the same
-                shape for all; an integer label. NumPy arrays are taken as tensors.
+                shape for all; an integer label, or a tensor of labels. NumPy arrays are taken as
+                tensors.
         """
         if not isinstance(dataset, MapDataset):
             raise ValueError(
@@ -141,7 +175,7 @@ class Split:
                 "the dataset is empty; it needs at least 1 sample; check its path and its filter"
             )
         samples, labels = zip(*_pairs(dataset), strict=True)
-        return cls(torch.stack(samples), torch.tensor(labels))
+        return cls(torch.stack(samples), torch.stack(labels))
 
 
 @dataclass(frozen=True, eq=False)
@@ -152,7 +186,7 @@ class DataSplits:
         train: for pretraining, fine-tuning and calibration.
         search: for scoring plans.
         test: for the final figures only.
-        num_classes: how many classes there are; labels lie in 0 .. num_classes - 1.
+        num_classes: how many scores a sample gets; class labels lie in 0 .. num_classes - 1.
     """
 
     train: Split
@@ -188,7 +222,7 @@ class DataSplits:
             raise ValueError(
                 f"num_classes is {self.num_classes!r}; it must be a whole number; pass an int"
             )
-        if self.num_classes < 2:
+        if self.num_classes < 2 and self.train.label_kind == "classes":
             raise ValueError(
                 f"num_classes is {self.num_classes}; a classifier needs at least 2; "
                 "count the classes, not the highest label"
@@ -209,8 +243,15 @@ class DataSplits:
                 f"{self.train.sample_shape}; channels, sizes and frames must be the same in "
                 "every split; resize or pad them alike"
             )
+        alike = split.label_kind == self.train.label_kind
+        if not alike or split.labels.shape[1:] != self.train.labels.shape[1:]:
+            raise ValueError(
+                f"{name} labels are {split.labels.dtype} of shape {tuple(split.labels.shape)}, "
+                f"train labels {self.train.labels.dtype} of shape "
+                f"{tuple(self.train.labels.shape)}; they must be of one kind in every split"
+            )
         highest = int(split.labels.max())
-        if highest >= self.num_classes:
+        if split.label_kind == "classes" and highest >= self.num_classes:
             raise ValueError(
                 f"{name} holds the label {highest}; labels must be below num_classes = "
                 f"{self.num_classes}; raise num_classes or renumber the classes from 0"
@@ -253,14 +294,15 @@ def _as_float32(inputs: torch.Tensor) -> torch.Tensor:
     return inputs.detach().to(torch.float32).contiguous()
 
 
-def _as_int64(labels: torch.Tensor) -> torch.Tensor:
+def _as_labels(labels: torch.Tensor) -> torch.Tensor:
     _require_tensor("labels", labels)
-    if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
+    if labels.is_complex() or (labels.dtype == torch.bool and labels.ndim < 2):
         raise ValueError(
             f"labels are {labels.dtype}; they must be integer class indices; "
             "convert them with labels.long() if they hold whole numbers"
         )
-    return labels.detach().to(torch.int64).contiguous()
+    kind = torch.float32 if labels.is_floating_point() else torch.int64
+    return labels.detach().to(kind).contiguous()
 
 
 def _require_tensor(name: str, value: object) -> None:
@@ -271,12 +313,20 @@ def _require_tensor(name: str, value: object) -> None:
         )
 
 
-def _pairs(dataset: MapDataset) -> Iterator[tuple[torch.Tensor, int]]:
+def _pairs(dataset: MapDataset) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     """The samples of a dataset in order, each checked against the shape of the first."""
     shape: torch.Size | None = None
+    first: torch.Tensor | None = None
     for index in range(len(dataset)):
         sample, label = _pair(dataset[index], index)
         shape = sample.shape if shape is None else shape
+        first = label if first is None else first
+        if (label.shape, label.dtype) != (first.shape, first.dtype):
+            raise ValueError(
+                f"the label of sample {index} is {label.dtype} of shape {tuple(label.shape)}, "
+                f"that of sample 0 {first.dtype} of shape {tuple(first.shape)}; all must be of one "
+                "kind; turn them into one in the dataset's target_transform"
+            )
         if sample.shape != shape:
             raise ValueError(
                 f"sample {index} has shape {tuple(sample.shape)}, sample 0 {tuple(shape)}; all "
@@ -285,7 +335,7 @@ def _pairs(dataset: MapDataset) -> Iterator[tuple[torch.Tensor, int]]:
         yield sample, label
 
 
-def _pair(item: Any, index: int) -> tuple[torch.Tensor, int]:
+def _pair(item: Any, index: int) -> tuple[torch.Tensor, torch.Tensor]:
     try:
         sample, label = item
     except (TypeError, ValueError):
@@ -303,11 +353,15 @@ def _pair(item: Any, index: int) -> tuple[torch.Tensor, int]:
     return tensor, _label(label, index)
 
 
-def _label(label: Any, index: int) -> int:
+def _label(label: Any, index: int) -> torch.Tensor:
     try:
-        return operator.index(label)
+        return torch.tensor(operator.index(label))
     except (TypeError, ValueError):
+        pass
+    try:
+        return torch.as_tensor(label)
+    except (TypeError, ValueError, RuntimeError):
         raise ValueError(
-            f"the label of sample {index} is {label!r}; it must be one integer; "
-            "map names or one-hot rows to class indices in the dataset's target_transform"
+            f"the label of sample {index} is {label!r}; it must be one integer, or a tensor of "
+            "labels; map names to class indices in the dataset's target_transform"
         ) from None

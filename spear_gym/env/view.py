@@ -39,4 +39,5 @@ def view_of(evaluator: PlanEvaluator, judge: Judge, counts: Counts) -> PlanView:
         predicted=None if candidate is None else candidate.predicted_fraction,
         accuracy=None if candidate is None else candidate.accuracy,
         reward=None if candidate is None else candidate.reward,
+        metric=evaluator.workload.objective.metric_name,
     )

@@ -44,6 +44,7 @@ class PlanView:
     predicted: float | None = None
     accuracy: float | None = None
     reward: float | None = None
+    metric: str = "accuracy"
 
     @property
     def headline(self) -> str:
@@ -52,7 +53,7 @@ class PlanView:
             decided = sum(layer.kept is not None for layer in self.layers)
             return f"{self.workload}: {decided} of {len(self.layers)} groups decided"
         return (
-            f"{self.workload}: accuracy {self.accuracy:.3f}, predicted SynOps "
+            f"{self.workload}: {self.metric} {self.accuracy:.3f}, predicted SynOps "
             f"{self.predicted:.3f} of target {self.target:.3f}, reward {self.reward:.3f}"
         )
 

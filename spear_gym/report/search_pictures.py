@@ -25,7 +25,11 @@ def plan_png(view: PlanView) -> bytes:
 
 
 def curve_png(
-    accuracies: Sequence[float], ratios: Sequence[float], title: str, target: float
+    accuracies: Sequence[float],
+    ratios: Sequence[float],
+    title: str,
+    target: float,
+    metric: str = "accuracy",
 ) -> bytes:
     """A search as a PNG file: every paid evaluation, and the best feasible plan so far.
 
@@ -34,6 +38,7 @@ def curve_png(
         ratios: predicted SynOps over target of each.
         title: shown on top.
         target: the target fraction.
+        metric: what the accuracies are.
     """
     from matplotlib.figure import Figure
 
@@ -50,7 +55,7 @@ def curve_png(
         best = accuracy if kept and (best is None or accuracy > best) else best
         steps.append(float("nan") if best is None else best)
     above.step(paid, steps, where="post", color=KEPT, linewidth=2, label="best so far")
-    above.set_ylabel("accuracy before fine-tuning")
+    above.set_ylabel(f"{metric} before fine-tuning")
     above.legend(fontsize=8, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3, frameon=False)
     below.scatter(paid, [ratio * target for ratio in ratios], c=colors, s=14)
     below.axhline(target, color=TARGET, linewidth=1.5, label="target")
@@ -66,7 +71,10 @@ def curve_png(
 
 
 def front_png(
-    points: Sequence[tuple[float, float, float, bool]], unpruned: float, workload: str
+    points: Sequence[tuple[float, float, float, bool]],
+    unpruned: float,
+    workload: str,
+    metric: str = "accuracy",
 ) -> bytes:
     """A front as a PNG file: accuracy against SynOps, and the target that each network had.
 
@@ -74,6 +82,7 @@ def front_png(
         points: target, SynOps fraction, accuracy, and whether the target is kept, on test.
         unpruned: accuracy of the unpruned network on test.
         workload: its name, for the title.
+        metric: what the accuracies are.
     """
     from matplotlib.figure import Figure
 
@@ -112,7 +121,7 @@ def front_png(
     axes.set(
         xlim=(0, width),
         xlabel="SynOps on test (of unpruned)",
-        ylabel="accuracy on test after fine-tuning",
+        ylabel=f"{metric} on test after fine-tuning",
         title=f"{workload}: one network for each target",
     )
     axes.margins(y=0.15)

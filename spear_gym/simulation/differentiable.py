@@ -30,7 +30,24 @@ def forward(
     bn_time: BnTime = "step",
     reading: Reading | None = None,
 ) -> Tensor:
-    """The readout of a batch, differentiable in the parameters of ``graph.model``.
+    """The scores of a batch, ``(batch, classes)``; see :func:`outputs_over_time`."""
+    return graph.scores(
+        outputs_over_time(
+            graph, inputs, num_steps, training=training, bn_time=bn_time, reading=reading
+        )
+    )
+
+
+def outputs_over_time(
+    graph: SpikingGraph,
+    inputs: Tensor,
+    num_steps: int,
+    *,
+    training: bool,
+    bn_time: BnTime = "step",
+    reading: Reading | None = None,
+) -> Tensor:
+    """What the output layer does, differentiable in the parameters of ``graph.model``.
 
     Args:
         graph: a traced network, pruned or not.
@@ -44,7 +61,7 @@ def forward(
             ``(time, batch, channels, ...)``, a time axis of 1 for a static value.
 
     Returns:
-        ``(batch, classes)``: mean current, spike count or mean membrane (``graph.readout``).
+        ``(time, batch, outputs)``: currents, spikes or membrane potentials (``graph.readout``).
     """
     values: dict[int, Tensor] = {}
     for node in graph.nodes:
@@ -71,7 +88,7 @@ def forward(
             value = combine(node, sources)
         values[node.index] = value
     output = values[graph.output]
-    return output.sum(0) if graph.readout == "spikes" else output.mean(0)
+    return output.expand(num_steps, *output.shape[1:])
 
 
 def _fire(graph: SpikingGraph, node: Node, current: Tensor, num_steps: int) -> Tensor:

@@ -21,7 +21,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from spear_gym.simulation.differentiable import BnTime, forward
+from spear_gym.simulation.differentiable import BnTime, outputs_over_time
 from spear_gym.simulation.layers import channel_shape
 from spear_gym.simulation.synops import fanout_map
 from spear_gym.snn.features import spread_over_features
@@ -69,8 +69,8 @@ class GatedNetwork:
                 random, their probabilities.
 
         Returns:
-            The readout ``(batch, classes)``, and the SynOps per sample, a float64 scalar; both
-            differentiable in the gates.
+            What the output layer does, ``(time, batch, outputs)``, and the SynOps per sample, a
+            float64 scalar; both differentiable in the gates.
         """
         counted = gates if counted is None else counted
         counts: list[Tensor] = []
@@ -84,11 +84,11 @@ class GatedNetwork:
                 counts.append(self._synops(node, source.detach(), counted))
             return source if opened is None else source * opened.view(channel_shape(source))
 
-        readout = forward(
+        outputs = outputs_over_time(
             self.graph, inputs, self.num_steps, training=training, bn_time=bn_time, reading=read
         )
-        total = torch.stack(counts).sum() if counts else readout.new_zeros((), dtype=torch.float64)
-        return readout, total / len(inputs)
+        total = torch.stack(counts).sum() if counts else outputs.new_zeros((), dtype=torch.float64)
+        return outputs, total / len(inputs)
 
     def _synops(self, node: Node, source: Tensor, gates: Gates) -> Tensor:
         """SynOps of a layer over the batch.

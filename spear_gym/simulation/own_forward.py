@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from spear_gym import device
-from spear_gym.simulation.differentiable import forward
+from spear_gym.simulation.differentiable import outputs_over_time
 from spear_gym.simulation.simulate import Simulator
 from spear_gym.snn.errors import TraceError
 from spear_gym.snn.graph import Axis, Kind, Node, SpikingGraph
@@ -81,7 +81,7 @@ class _Own:
 
     Attributes:
         spikes: of every neuron layer, ``(time, samples, ...)``.
-        readout: ``(samples, classes)``, ``None`` where no layer gives it.
+        outputs: what is read out, ``(time, samples, outputs)``, ``None`` where no layer gives it.
     """
 
     def __init__(
@@ -101,13 +101,14 @@ class _Own:
         for node in graph.neurons:
             if node.moved:  # channels first, as in the simulation
                 self.spikes[node.name] = self.spikes[node.name].movedim(-1, 2)
-        self.readout: Tensor | None = None
+        self.outputs: Tensor | None = None
         if self._output:
-            recorded = torch.stack(self._output)
             at_once = graph.nodes[graph.output].at_once
-            if at_once is not None:
-                recorded = _time_first(self._output[0], at_once, num_steps)
-            self.readout = recorded.sum(0) if graph.readout == "spikes" else recorded.mean(0)
+            self.outputs = (
+                torch.stack(self._output)
+                if at_once is None
+                else _time_first(self._output[0], at_once, num_steps)
+            )
 
     @contextmanager
     def _watched(self, graph: SpikingGraph) -> Iterator[None]:
@@ -163,26 +164,27 @@ def _check_spikes(
 
 
 def _check_training(graph: SpikingGraph, inputs: Tensor, num_steps: int) -> None:
-    """Where all spikes are equal, the readout and its gradients are equal but for rounding."""
+    """Where all spikes are equal, what is read out and its gradients are, but for rounding."""
     own = _Own(graph, inputs, num_steps, gradients=True)
     simulated = _simulated(graph, inputs, num_steps)
     moved = any(not torch.equal(own.spikes[name], fired) for name, fired in simulated.items())
-    if moved or own.readout is None:
+    if moved or own.outputs is None:
         return
-    ours = forward(graph, inputs, num_steps, training=False)
-    scale = float(own.readout.detach().abs().max().clamp_min(1e-6))
-    if not torch.allclose(ours, own.readout, rtol=1e-3, atol=1e-3 * scale, equal_nan=True):
+    ours = outputs_over_time(graph, inputs, num_steps, training=False)
+    scale = float(own.outputs.detach().abs().max().clamp_min(1e-6))
+    theirs = own.outputs.expand_as(ours)  # an output that is the same at every step is made once
+    if not torch.allclose(ours, theirs, rtol=1e-3, atol=1e-3 * scale, equal_nan=True):
         raise TraceError(
             "the readout of the simulation and of the network's own forward differ although their "
             "spikes do not; hooks that change a layer's output are not supported"
         )
     named = {name: p for name, p in graph.model.named_parameters() if p.requires_grad}
-    theirs, found = _gradients(own.readout, named), _gradients(ours, named)
-    different = _differing(named, theirs, found)
+    expected, found = _gradients(theirs, named), _gradients(ours, named)
+    different = _differing(named, expected, found)
     if different is None:
         return
-    again = _Own(graph, inputs, num_steps, gradients=True).readout
-    if again is not None and _differing(named, theirs, _gradients(again, named)) is not None:
+    again = _Own(graph, inputs, num_steps, gradients=True).outputs
+    if again is not None and _differing(named, expected, _gradients(again, named)) is not None:
         return  # a surrogate gradient that is drawn at random
     raise TraceError(
         f"fine-tuning would not train '{different}' as the network's own forward does: the spikes "
@@ -204,12 +206,12 @@ def _differing(
     return None
 
 
-def _gradients(readout: Tensor, named: dict[str, nn.Parameter]) -> list[Tensor]:
+def _gradients(outputs: Tensor, named: dict[str, nn.Parameter]) -> list[Tensor]:
     """Gradients of something that depends on every output in its own way; NaN counts as 0."""
-    if not (readout.requires_grad and named):
+    if not (outputs.requires_grad and named):
         return [torch.zeros_like(p) for p in named.values()]
-    weights = torch.linspace(-1, 2, readout.numel(), device=readout.device)
-    total = (weights.view_as(readout) * readout).sum()
+    weights = torch.linspace(-1, 2, outputs.numel(), device=outputs.device)
+    total = (weights.view(outputs.shape) * outputs).sum()
     parameters = list(named.values())
     found = torch.autograd.grad(total, parameters, allow_unused=True, materialize_grads=True)
     return [each.nan_to_num() for each in found]

@@ -27,20 +27,22 @@ class RefitTargets:
     loss are used to.
 
     Attributes:
-        matrix: ``(calibration samples, classes)``, float64.
+        matrix: ``(calibration samples, outputs)``, float64.
     """
 
     matrix: Tensor
 
     @classmethod
-    def from_currents(cls, currents: Tensor, labels: Tensor) -> RefitTargets:
+    def from_currents(cls, currents: Tensor, labels: Tensor, block: int = 1) -> RefitTargets:
         """Levels from the unpruned network's mean currents on the calibration set.
 
         Args:
-            currents: ``(samples, classes)``.
+            currents: ``(samples, classes * block)``.
             labels: ``(samples,)``.
+            block: neighbouring outputs that stand for one class.
         """
-        own = torch.nn.functional.one_hot(labels, currents.shape[1]).bool()
+        classes = torch.nn.functional.one_hot(labels, currents.shape[1] // block).bool()
+        own = classes.repeat_interleave(block, 1)
         high = float(currents[own].double().mean())
         low = float(currents[~own].double().mean())
         if not high > low:
@@ -59,7 +61,7 @@ def ridge(
         intercept: whether the classifier has a bias; without, the bias returned is zero.
 
     Returns:
-        weight ``(classes, features)`` and bias ``(classes,)`` in the dtype of ``features``.
+        weight ``(outputs, features)`` and bias ``(outputs,)`` in the dtype of ``features``.
     """
     x = features.double()
     mean = x.mean(0) if intercept else x.new_zeros(x.shape[1])

@@ -189,7 +189,7 @@ class Run:
         layer = self.layer(node, self.tensors(node), membrane=self.graph.reads_membrane(node))
         layer.run(current.clone(), None, 0)
         if layer.membranes is not None:
-            self.readout = self.prepared.scored(layer.membranes).mean(0)
+            self.readout = self._scores(layer.membranes)
         return self._spikes(node, layer.way, layer.spikes(), layer.counts())
 
     def _spikes(
@@ -225,14 +225,18 @@ class Run:
         prepared = self.prepared
         prepared.watched(node, value)
         if node.index == self.graph.output and self.readout is None:
-            scored = prepared.floats(prepared.scored(value))
-            self.readout = scored.sum(0) if self.graph.readout == "spikes" else scored.mean(0)
+            self.readout = self._scores(value)
         binary = node.index in prepared.binary
         value = value.to(torch.uint8) if binary else value
         self.values[node.index] = value
         if node.index in prepared.counted:
             counted = activity(prepared.scored(value)) if active is None else active
             self.activities[node.index] = counted
+
+    def _scores(self, value: Tensor) -> Tensor:
+        """One score a class of the scored samples, given the output over time."""
+        scored = self.prepared.floats(self.prepared.scored(value))
+        return self.graph.scores(scored.expand(self.prepared.num_steps, *scored.shape[1:]))
 
     def _forget(self, inputs: tuple[int, ...], position: int) -> None:
         """Drops values that no node behind ``position`` reads."""

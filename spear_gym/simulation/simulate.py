@@ -29,6 +29,7 @@ from spear_gym.simulation.refit import RefitTargets
 from spear_gym.simulation.run import Run
 from spear_gym.simulation.side_by_side import SideBySide
 from spear_gym.simulation.walk import Walk
+from spear_gym.snn.decision import Decision
 from spear_gym.snn.graph import SpikingGraph
 
 __all__ = ["PRECISIONS", "SCORINGS", "Precision", "Scoring", "Simulator", "accuracy"]
@@ -95,7 +96,9 @@ class Simulator:
     def classifier_currents(self) -> Tensor:
         """Mean output current of the unpruned classifier, ``(samples, classes)``."""
         graph, shown = self.graph, self.prepared.inputs
-        output = replace(graph, output=graph.classifier.index, readout="current")
+        output = replace(
+            graph, output=graph.classifier.index, readout="current", decision=Decision()
+        )
         inputs = shown.transpose(0, 1) if graph.varying else shown[0]
         readout = Simulator(output, inputs, self.prepared.num_steps).run().readout
         assert readout is not None

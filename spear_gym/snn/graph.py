@@ -11,17 +11,17 @@ or removed together. A node's channel axis is a sequence of :class:`Segment`, ea
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
+from spear_gym.snn.decision import Decision, Recorded
 from spear_gym.snn.neurons import Neuron
 from spear_gym.snn.operations import Operation
 
-Readout = Literal["current", "spikes", "membrane"]
 Port = str
 """Of a node its ``"value"``; of a neuron ``"spikes"``, ``"membrane"``, or another state's name."""
 Idiom = Literal["step", "loop"]
@@ -130,10 +130,11 @@ class SpikingGraph:
         nodes: operations of one time step in execution order; node 0 is the input.
         groups: the prunable groups in the order in which they are decided.
         output: the node whose value is read out.
-        readout: what is read of it (docs/definitions.md, "Readout").
+        readout: what is recorded of it (docs/definitions.md, "Readout").
         varying: the input is a frame per time step; otherwise an image shown at every step.
         idiom: ``"step"`` (the module is one time step) or ``"loop"`` (it loops over time itself).
         traced_steps: time steps seen in the trace: 1 for ``"step"``.
+        decision: how the recording over time becomes one score a class.
         batch_first: a module that loops over frames takes them as ``(batch, time, ...)``.
     """
 
@@ -141,10 +142,11 @@ class SpikingGraph:
     nodes: tuple[Node, ...]
     groups: tuple[PrunableGroup, ...]
     output: int
-    readout: Readout
+    readout: Recorded
     varying: bool
     idiom: Idiom
     traced_steps: int
+    decision: Decision = field(default_factory=Decision)
     batch_first: bool = False
 
     @property
@@ -203,17 +205,20 @@ class SpikingGraph:
 
     def rebind(self, model: nn.Module) -> SpikingGraph:
         """The same graph over another module with the same layers (a pruned copy, say)."""
-        return SpikingGraph(
-            model,
-            self.nodes,
-            self.groups,
-            self.output,
-            self.readout,
-            self.varying,
-            self.idiom,
-            self.traced_steps,
-            self.batch_first,
-        )
+        return replace(self, model=model)
+
+    @property
+    def width(self) -> int:
+        """Outputs that are read, before the decision."""
+        return self.nodes[self.output].shape[0]
+
+    def scores(self, outputs: Tensor) -> Tensor:
+        """Scores ``(samples, classes)`` of the output node over time.
+
+        Args:
+            outputs: ``(time, samples, outputs)``, what ``readout`` names; floating.
+        """
+        return self.decision.scores(outputs, self.readout)
 
 
 def owned_tensors(graph: SpikingGraph, node: Node) -> dict[str, Tensor]:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
 from spear_gym.snn.errors import TraceError
 from spear_gym.snn.graph import Axis, Kind, Node, SpikingGraph, owned_tensors
-from spear_gym.snn.meanings import Series
 from spear_gym.snn.neurons.own import clear, copied, steps_itself
+from spear_gym.snn.outputs import Output
 
 FLIP_TOLERANCE = 0.01
 """Share of outputs that may differ; reordered float32 sums flip a spike now and then."""
@@ -73,25 +71,26 @@ def _apply(graph: SpikingGraph, node: Node, sources: list[Tensor]) -> Tensor:
     return type(module).forward(module, sources[0])  # type: ignore[no-any-return]
 
 
-def compare_with_forward(graph: SpikingGraph, inputs: Tensor, series: Series) -> None:
+def compare_with_forward(graph: SpikingGraph, inputs: Tensor, output: Output) -> None:
     """Checks a trace against the module's own forward on another batch.
 
     Args:
         graph: the trace.
         inputs: ``(batch, ...)``, or ``(time, batch, ...)`` when the graph's input varies.
-        series: how the module's first output shows its readout over time.
+        output: how what the module returns shows its output over time.
 
     Raises:
         TraceError: when more than 1 % of the outputs differ.
     """
-    expected = replay(graph, inputs, series.draft, series.port)
+    expected = replay(graph, inputs, output.draft, output.port)
     if graph.idiom == "loop":
-        expected = _laid_out(expected, series.axis) * series.scale
+        expected = expected[-1] if output.last else _laid_out(expected, output.series.axis)
+        expected = expected * output.series.scale
         owned = dict(graph.model.named_parameters()) | dict(graph.model.named_buffers())
-        for expression in series.after:
+        for expression in output.series.after:
             expected = expression.value([expected], owned)
     try:
-        actual = _own_output(graph, inputs)
+        actual = _own_output(graph, inputs, output)
     except (RuntimeError, TypeError, IndexError, AttributeError, ValueError) as error:
         raise TraceError(
             f"the network's forward fails on a second batch, of shape {tuple(inputs.shape)}: "
@@ -122,23 +121,14 @@ def _laid_out(recorded: Tensor, axis: Axis) -> Tensor:
 
 
 @torch.no_grad()
-def _own_output(graph: SpikingGraph, inputs: Tensor) -> Tensor:
+def _own_output(graph: SpikingGraph, inputs: Tensor, output: Output) -> Tensor:
     _reset(graph)
     if graph.idiom == "loop":
-        return _first(graph.call(inputs))
+        return output.taken(graph.call(inputs))
     frames = inputs if graph.varying else inputs.expand(CHECKED_STEPS, *inputs.shape)
-    return torch.stack([_first(graph.call(frame)) for frame in frames])
+    return torch.stack([output.taken(graph.call(frame)) for frame in frames])
 
 
 def _reset(graph: SpikingGraph) -> None:
     for node in graph.neurons:
         clear(graph.module(node))
-
-
-def _first(output: Any) -> Tensor:
-    if isinstance(output, list) and len(output) and isinstance(output[0], Tensor):
-        return torch.stack(output)
-    while isinstance(output, list | tuple | dict):
-        output = next(iter(output.values())) if isinstance(output, dict) else output[0]
-    assert isinstance(output, Tensor)
-    return output

@@ -3,25 +3,24 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any, NamedTuple, cast
+from typing import NamedTuple
 
 import snntorch as snn
 from torch import Tensor, nn
 
 from spear_gym.snn.channels import assign_channels, prunable_groups
+from spear_gym.snn.decision import ScoreFunction, asked_for, decision_of
 from spear_gym.snn.drafts import Draft
 from spear_gym.snn.errors import TraceError
-from spear_gym.snn.graph import CONNECTIONS, Idiom, Kind, Node, Readout, SpikingGraph
+from spear_gym.snn.graph import CONNECTIONS, Idiom, Kind, Node, SpikingGraph
 from spear_gym.snn.leaves import check_layers
-from spear_gym.snn.meanings import Series, Step
 from spear_gym.snn.neurons.own import clear
+from spear_gym.snn.outputs import Output, Place, as_place, find_output, what_is_recorded
 from spear_gym.snn.record import Recorder
 from spear_gym.snn.replay import compare_with_forward
-
-READOUTS: tuple[Readout, ...] = ("current", "spikes", "membrane")
 
 
 def trace(
@@ -30,7 +29,9 @@ def trace(
     *,
     varying: bool = False,
     events: bool = False,
-    readout: Readout | None = None,
+    readout: str | ScoreFunction | None = None,
+    num_classes: int | None = None,
+    outputs: int | str | Sequence[int | str] | None = None,
     check: Tensor | None = None,
     batch_first: bool | None = None,
 ) -> SpikingGraph:
@@ -47,7 +48,11 @@ def trace(
             ``varying``; at least two samples, so that a second batch can be taken from it.
         varying: the input is a frame per time step.
         events: the input is declared as events: its non-zero entries count as spikes.
-        readout: ``"current"``, ``"spikes"`` or ``"membrane"``; inferred when ``None``.
+        readout: a name in ``decision.READOUTS`` or a function of the outputs over time; inferred
+            when ``None``.
+        num_classes: of a population code.
+        outputs: index, key, or several of them that lead to the class output in what forward
+            returns; the first tensor when ``None``.
         check: inputs for the check, shaped like ``example``; defaults to ``example`` reversed and
             one sample shorter.
         batch_first: a module that loops over frames takes them as ``(batch, time, ...)``, not as
@@ -59,8 +64,8 @@ def trace(
     Raises:
         TraceError: when the network has something that is not supported; the message names it.
     """
-    if readout is not None and readout not in READOUTS:
-        raise TraceError(f"readout is '{readout}'; choose one of {', '.join(READOUTS)}")
+    wanted = _Wanted(readout, num_classes, None if outputs is None else as_place(outputs))
+    asked_for(readout)
     batch_axis = 1 if varying else 0
     if example.dim() < batch_axis + 2 or example.shape[batch_axis] < 2:
         raise TraceError(
@@ -73,15 +78,10 @@ def trace(
     check_layers(model)
     with preserved_states():
         private = _copied(model)
-        graph, series = _record(
-            private,
-            example,
-            varying=varying,
-            events=events,
-            readout=readout,
-            batch_first=batch_first,
+        graph, output = _record(
+            private, example, wanted, varying=varying, events=events, batch_first=batch_first
         )
-        compare_with_forward(graph, check, series)
+        compare_with_forward(graph, check, output)
     reset_neurons(private)
     return graph
 
@@ -96,35 +96,43 @@ def _copied(model: nn.Module) -> nn.Module:
         ) from error
 
 
+class _Wanted(NamedTuple):
+    """What the user says of the output."""
+
+    readout: str | ScoreFunction | None
+    num_classes: int | None
+    place: Place | None
+
+
 class _Recorded(NamedTuple):
     """A graph, and how the module's own output shows its readout node over time."""
 
     graph: SpikingGraph
-    series: Series
+    output: Output
 
 
 def _record(
     model: nn.Module,
     example: Tensor,
+    wanted: _Wanted,
     *,
     varying: bool,
     events: bool,
-    readout: Readout | None,
     batch_first: bool | None,
 ) -> _Recorded:
     if not varying:
-        return _record_as(model, example, varying, events, readout, time=None)
+        return _record_as(model, example, varying, events, wanted, time=None)
     tried = []
     for time in (0, 1) if batch_first is None else (int(batch_first),):
         frames = example if time == 0 else example.transpose(0, 1)
         try:
-            return _record_as(model, frames, varying, events, readout, time=time)
+            return _record_as(model, frames, varying, events, wanted, time=time)
         except (TraceError, RuntimeError, IndexError, ValueError) as error:
             reset_neurons(model)
             order = ("(time, batch, ...)", "(batch, time, ...)")[time]
             tried.append(f"as a loop over time, given {order} ({error})")
     try:
-        return _record_as(model, example[0], varying, events, readout, time=None)
+        return _record_as(model, example[0], varying, events, wanted, time=None)
     except TraceError as step_error:
         tried.append(f"as a single time step, given (batch, ...) ({step_error})")
         raise TraceError(f"the network traces neither {', nor '.join(tried)}") from step_error
@@ -135,7 +143,7 @@ def _record_as(
     inputs: Tensor,
     varying: bool,
     events: bool,
-    readout: Readout | None,
+    wanted: _Wanted,
     *,
     time: int | None,
 ) -> _Recorded:
@@ -162,30 +170,32 @@ def _record_as(
     # A network that hands a neuron its state holds the loop over time, be it one step long.
     hidden = not any(recorder.given.values())
     idiom: Idiom = "step" if num_steps == 1 and hidden and time is None else "loop"
-    series = _output_series(recorder, output, num_steps, idiom)
-    source = recorder.drafts[series.draft]
-    found = _readout(source.kind, series, readout)
-    node = source.inputs[0] if source.kind is Kind.NEURON and found == "current" else series.draft
+    found = find_output(recorder, output, num_steps, wanted.place)
+    source = recorder.drafts[found.draft]
+    recorded, rule = what_is_recorded(source.kind, found, asked_for(wanted.readout))
+    node = source.inputs[0] if source.kind is Kind.NEURON and recorded == "current" else found.draft
     if len(recorder.drafts[node].shape) != 1:
         raise TraceError(
             f"the output '{source.name}' has shape {source.shape} per sample; class outputs must "
             "be a vector (batch, classes): flatten and end in a linear layer"
         )
     drafts = _settled(recorder.drafts, num_steps)
-    nodes, fixed = assign_channels(drafts, model, series.draft, recorder.at_once)
+    nodes, fixed = assign_channels(drafts, model, found.draft, recorder.at_once)
     _check_sharing(nodes, model)
+    decision = decision_of(rule, wanted.readout, nodes[node].shape[0], wanted.num_classes)
     graph = SpikingGraph(
         model,
         nodes,
         prunable_groups(nodes, fixed),
         node,
-        found,
+        recorded,
         varying,
         idiom,
         num_steps,
+        decision,
         batch_first=time == 1,
     )
-    return _Recorded(graph, series)
+    return _Recorded(graph, found)
 
 
 def _settled(drafts: list[Draft], num_steps: int) -> tuple[Draft, ...]:
@@ -246,51 +256,6 @@ def _check_operations(nodes: tuple[Node, ...], modules: set[str]) -> None:
                     f"'{other.name}' and '{node.name}' share '{path}', a value for each of their "
                     "channels, which are not the same; give each its own"
                 )
-
-
-def _output_series(recorder: Recorder, output: Any, num_steps: int, idiom: Idiom) -> Series:
-    """The first returned tensor, as a series over all time steps."""
-    first = output
-    while isinstance(first, list | tuple | dict) and len(first):
-        first = next(iter(first.values())) if isinstance(first, dict) else first[0]
-    if not isinstance(first, Tensor):
-        raise TraceError(f"forward returns {type(output).__name__}; return the output tensor first")
-    meaning = recorder.term(first)
-    if isinstance(output, list) and len(output) == num_steps > 1:
-        meaning = recorder.listed(output)
-    if isinstance(meaning, Step) and idiom == "step":
-        return Series(meaning.draft, meaning.port, 1, 0)
-    if isinstance(meaning, Step) and num_steps == 1:
-        return Series(meaning.draft, meaning.port, 1, None)
-    if isinstance(meaning, Series) and meaning.steps == num_steps:
-        return meaning
-    if isinstance(meaning, Step):
-        raise TraceError(
-            f"forward returns only step {meaning.step} of '{recorder.drafts[meaning.draft].name}'; "
-            "return the recording over all time steps (torch.stack), its sum or its mean"
-        )
-    reason = getattr(meaning, "reason", "something that is no recording over time steps")
-    raise TraceError(
-        f"forward's first output comes from {reason}; return the output neuron's spikes or "
-        "membrane, or the output layer's current, stacked, summed or averaged over time"
-    )
-
-
-def _readout(kind: Kind, series: Series, wanted: Readout | None) -> Readout:
-    if kind is Kind.NEURON and series.port not in READOUTS:
-        raise TraceError(
-            f"the network returns a neuron's state {series.port}; return its spikes or its "
-            "membrane potential, or the output layer's current"
-        )
-    inferred: Readout = cast(Readout, series.port) if kind is Kind.NEURON else "current"
-    if wanted is None:
-        return inferred
-    if wanted != "current" and kind is not Kind.NEURON:
-        raise TraceError(
-            f"readout '{wanted}' needs an output neuron, but the network returns the current of a "
-            f"{kind} layer; use readout='current'"
-        )
-    return wanted
 
 
 def private_copy(model: nn.Module) -> nn.Module:

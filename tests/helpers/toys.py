@@ -8,13 +8,16 @@ from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
+import snntorch as snn
 import torch
-from torch import nn
+from snntorch import functional as sf
+from torch import Tensor, nn
 
 from spear_gym.agents.base import SearchSession
-from spear_gym.data import DataSplits, digits
+from spear_gym.data import DataSplits, Split, digits
 from spear_gym.evaluation import Evaluation, PrefixMeasure
 from spear_gym.lre import Sample
+from spear_gym.objective import Objective
 from spear_gym.simulation.simulate import Scoring
 from spear_gym.snn.trace import private_copy, trace
 from spear_gym.snn.zoo import ConvSNN
@@ -86,6 +89,90 @@ def deep(seed: int = 0) -> Workload:
 def twin() -> Workload:
     """`tiny`, its test images those of search: what is kept on the one is kept on the other."""
     return rebuilt(tiny(), test=tiny().splits.search, name="twin")
+
+
+class Spiking(nn.Module):
+    """One time step on (1, 8, 8): a convolution and a hidden layer, and an output neuron layer.
+
+    Args:
+        outputs: neurons of the output layer.
+    """
+
+    def __init__(self, outputs: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(1, 8, 3, stride=2, padding=1)
+        self.lif1 = snn.Leaky(0.8, threshold=0.5, init_hidden=True)
+        self.hidden = nn.Linear(8 * 16, 24)
+        self.lif2 = snn.Leaky(0.8, threshold=0.5, init_hidden=True)
+        self.fc = nn.Linear(24, outputs)
+        self.lif3 = snn.Leaky(0.8, init_hidden=True, output=True)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        hidden = self.lif2(self.hidden(self.lif1(self.conv(x)).flatten(1)))
+        return self.lif3(self.fc(hidden))
+
+
+POPULATION = 4
+"""Output neurons a class of `population`."""
+
+
+@cache
+def population_net() -> nn.Module:
+    """A population code of the digits, trained by snnTorch's own loss."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = Spiking(10 * POPULATION)
+    data = few_digits()
+    graph = trace(model, data.train.inputs[:4])
+    objective = Objective(sf.ce_count_loss(population_code=True, num_classes=10))
+    recipe = Recipe(epochs=8, batch_size=32, lr=1e-2)
+    train(graph, data.train, STEPS, recipe, seed=0, objective=objective)
+    return graph.model
+
+
+def spiking(model: nn.Module, /, **changes: Any) -> Workload:
+    """A workload of the few digits around a network."""
+    settings: dict[str, Any] = {
+        "model": model,
+        "num_steps": STEPS,
+        "finetune": Recipe(epochs=1, lr=2e-3),
+        "calibration_samples": 64,
+        **few_digits().named(),
+    }
+    return Workload(**(settings | changes))
+
+
+def population() -> Workload:
+    """Blocks of output neurons stand for a class."""
+    return spiking(
+        population_net(),
+        name="population",
+        readout="population",
+        num_classes=10,
+        loss=sf.ce_count_loss(population_code=True, num_classes=10),
+    )
+
+
+def integrating(outputs: int) -> Spiking:
+    """Its output neurons have no reset."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(4)
+        model = Spiking(outputs)
+    model.lif3 = snn.Leaky(0.8, reset_mechanism="none", init_hidden=True, output=True)
+    return model
+
+
+def regression(targets: int = 2, **changes: Any) -> Workload:
+    """From an image how bright its halves are, as membranes; not trained."""
+
+    def labelled(split: Split) -> Split:
+        halves = 10 * split.inputs.unflatten(2, (2, 4)).mean((1, 3, 4)) - 3
+        return Split(split.inputs, halves[:, :targets] if targets > 1 else halves[:, 0])
+
+    data = {name: labelled(split) for name, split in few_digits().named().items()}
+    settings = {"readout": "membrane", "loss": "mean_squared_error", "metric": "r2", **data}
+    model = integrating(targets)
+    return spiking(model, **({"name": "regression", **settings} | changes))
 
 
 def overflowing() -> Workload:

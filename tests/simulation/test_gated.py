@@ -31,18 +31,18 @@ def test_closed_gates_are_as_good_as_cut(make: Made) -> None:
     network = GatedNetwork(graph, steps)
     whole = Simulator(graph, inputs, steps).run()
     with torch.no_grad():
-        readout, synops = network.forward(inputs, {}, training=False)
+        outputs, synops = network.forward(inputs, {}, training=False)
     assert whole.synops > 0
     assert float(synops) == pytest.approx(whole.synops / len(inputs), rel=1e-9)
-    torch.testing.assert_close(readout, whole.readout)
+    torch.testing.assert_close(graph.scores(outputs), whole.readout)
     for seed in range(4):
         plan = random_plan(graph, seed)
         walk = Simulator(graph, inputs, steps).run(plan)
         with torch.no_grad():
-            readout, synops = network.forward(inputs, gates_of(graph, plan), training=False)
+            outputs, synops = network.forward(inputs, gates_of(graph, plan), training=False)
         assert walk.synops < whole.synops or plan.counts == plan.channels
         assert float(synops) == pytest.approx(walk.synops / len(inputs), rel=1e-9)
-        torch.testing.assert_close(readout, walk.readout)
+        torch.testing.assert_close(graph.scores(outputs), walk.readout)
 
 
 def test_open_gates_give_the_evaluators_unpruned_synops(tiny: Workload) -> None:
@@ -95,9 +95,9 @@ def test_synops_can_be_counted_at_other_gates(tiny: Workload) -> None:
     halves = {group.space: torch.full((group.channels,), 0.5) for group in tiny.graph.groups}
     inputs = tiny.splits.search.inputs
     with torch.no_grad():
-        readout, synops = network.forward(inputs, {}, training=False, counted=halves)
+        outputs, synops = network.forward(inputs, {}, training=False, counted=halves)
     walk = Simulator(tiny.graph, inputs, tiny.num_steps).run()
-    torch.testing.assert_close(readout, walk.readout)
+    torch.testing.assert_close(tiny.graph.scores(outputs), walk.readout)
     layers = tiny.reference("search").layer_synops
     # The first layer is analog; the classifier's outputs are never pruned.
     expected = 0.25 * (layers["conv2"] + layers["conv3"]) + 0.5 * layers["classifier"]

@@ -97,8 +97,8 @@ def membrane_into_neuron(net: LoopNet, x: Tensor) -> Any:
     return net.lif1(mem).flatten(1)
 
 
-def last_step_only(net: LoopNet, x: Tensor) -> Any:
-    return listed(net, x)[-1]
+def one_step_only(net: LoopNet, x: Tensor) -> Any:
+    return listed(net, x)[1]
 
 
 def last_of_the_recording(net: LoopNet, x: Tensor) -> Any:
@@ -281,11 +281,7 @@ REFUSALS: dict[str, tuple[Callable[[], nn.Module], str]] = {
         lambda: LoopNet(not_its_own_state, same=conv(), lif3=explicit(), lif4=explicit()),
         r"neuron 'lif4' is given a state mem that is not its own",
     ),
-    "last step only": (lambda: LoopNet(last_step_only), r"returns only step 2 of 'lif2'"),
-    "last of the recording": (
-        lambda: LoopNet(last_of_the_recording),
-        r"returns only step 2 of 'lif2'",
-    ),
+    "one step only": (lambda: LoopNet(one_step_only), r"returns only step 1 of 'lif2', of 3"),
     "maximum over time": (lambda: LoopNet(maximum_over_time), r"comes from function 'max'"),
     "negative output": (lambda: LoopNet(negative_sum), r"comes from function 'mul'"),
     "layer on a recording": (
@@ -398,8 +394,8 @@ def test_bad_examples_and_readouts() -> None:
         trace(StepNet(), images(1, 1, 16, 16))
     with pytest.raises(TraceError, match=r"needed, as \(time, batch"):
         trace(FramesNet(), torch.rand(5, 1, 2, 8, 8), varying=True)
-    with pytest.raises(TraceError, match="readout is 'rate'; choose one of current, spikes"):
-        trace(StepNet(), images(4, 1, 16, 16), readout="rate")  # type: ignore[arg-type]
+    with pytest.raises(TraceError, match="unknown readout 'rates'; did you mean 'rate'"):
+        trace(StepNet(), images(4, 1, 16, 16), readout="rates")
     with pytest.raises(TraceError, match="needs an output neuron"):
         trace(digits_net(0), images(), readout="spikes")
 
