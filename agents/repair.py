@@ -24,6 +24,7 @@ from torch import nn
 
 from spear_gym.evaluation import Counts, Evaluation, EvaluationFailed, Finetuned, PlanEvaluator
 from spear_gym.judge import Judge
+from spear_gym.pruning.origin import mark_origin
 from spear_gym.pruning.plan import Plan
 from spear_gym.pruning.surgery import grafted_network
 from spear_gym.training import Recipe, TrainingDiverged
@@ -222,6 +223,7 @@ class _Work:
         except TrainingDiverged:
             found, epochs = inner.finetune(cut.counts, recipe=replace(recipe, epochs=0)), 0
         plan = _composed(tuned.plan, found.plan)
+        mark_origin(found.model, self.evaluator.graph, plan)
         return replace(found, plan=plan, seconds=tuned.seconds + found.seconds), epochs
 
     # ---------------------------------------------------------------- widening

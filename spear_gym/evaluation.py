@@ -23,6 +23,7 @@ from spear_gym.simulation.refit import RIDGE, RefitTargets
 from spear_gym.simulation.simulate import PRECISIONS, SCORINGS, Precision, Scoring, Simulator
 from spear_gym.simulation.walk import Walk
 from spear_gym.snn.graph import SpikingGraph
+from spear_gym.snn.picklable import make_picklable
 from spear_gym.text import unknown
 from spear_gym.training import OnBatch, Recipe, loss_gradients, train
 from spear_gym.workload import (
@@ -292,6 +293,29 @@ class PlanEvaluator:
             **self.simulator.statistics,
         }
 
+    def check_narrowest(self) -> None:
+        """Runs the network's own forward with every group, and with all, at its fewest channels.
+
+        Raises:
+            PlanError: when it fails, naming the layer.
+        """
+        space, fewest = self.space, self.space.fewest_counts()
+        whole = tuple(group.channels for group in space.groups)
+        for index, group in enumerate(space.groups):
+            alone = (*whole[:index], fewest[index], *whole[index + 1 :])
+            self._check_forward(alone, f"layer '{group.name}' cut to {fewest[index]} of its")
+        self._check_forward(fewest, "every layer cut to its fewest")
+
+    def _check_forward(self, counts: Counts, what: str) -> None:
+        plan = self.space.plan(counts)
+        if plan not in self.workload.runs_pruned:
+            self.workload.own_forward.check(
+                prune_network(self.graph, plan),
+                f"{what} channels",
+                "; or keep more channels with min_channels",
+            )
+            self.workload.runs_pruned.add(plan)
+
     # ---------------------------------------------------------------- scoring
 
     def prefix(self, counts: Sequence[int]) -> PrefixMeasure:
@@ -466,10 +490,12 @@ class PlanEvaluator:
             on_batch: progress callback.
 
         Raises:
+            PlanError: when the pruned network's own forward fails, before anything is trained.
             TrainingDiverged: when the loss is not finite.
         """
         start = time.perf_counter()
         model = self.scored_network(counts)
+        self.workload.own_forward.check(model, f"{counts} channels kept")
         graph = self.graph.rebind(model)
         chosen = self.workload.finetune if recipe is None else recipe
         workload = self.workload
@@ -479,7 +505,8 @@ class PlanEvaluator:
         seconds = time.perf_counter() - start
         figures = measure(workload, model, "search")
         ways = dict(training_ways(graph, workload.splits.train.inputs))
-        return Finetuned(self.space.plan(tuple(counts)), model, figures, seconds, ways)
+        plan = self.space.plan(tuple(counts))
+        return Finetuned(plan, make_picklable(model), figures, seconds, ways)
 
 
 def _is_of_a_plan(error: Exception) -> bool:

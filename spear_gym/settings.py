@@ -51,12 +51,14 @@ class PlanSettings:
         )
 
     def evaluator(self, workload: Workload) -> PlanEvaluator:
-        """An evaluator of a workload's plans.
+        """An evaluator of a workload's plans, whose narrowest ones were seen to run.
 
         Raises:
             ValueError: a subclass that names the setting that does not fit.
         """
-        return PlanEvaluator(workload, **asdict(self))
+        evaluator = PlanEvaluator(workload, **asdict(self))
+        evaluator.check_narrowest()
+        return evaluator
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,8 @@ from torch import Tensor, nn
 
 from spear_gym.data.splits import DataSplits, MapDataset, Split, as_split
 from spear_gym.plugins import FACTORIES, PluginError, call, import_path
-from spear_gym.pruning.surgery import check_surgery
+from spear_gym.pruning.plan import Plan
+from spear_gym.pruning.surgery import OwnForward, check_surgery
 from spear_gym.simulation.own_forward import check_simulation
 from spear_gym.simulation.simulate import SCORINGS, Scoring, Simulator, accuracy
 from spear_gym.simulation.walk import Walk
@@ -164,8 +165,7 @@ class Workload:
                 f"{self.graph.traced_steps} time steps; pass num_steps={self.graph.traced_steps}"
             )
         if self.graph.groups:
-            loop = self.graph.idiom == "loop"
-            check_surgery(self.graph, shown if loop or not self.varying else shown[0])
+            check_surgery(self.graph, self._as_forward_takes(example))
         check_simulation(self.graph, example, num_steps)
 
     def _check_settings(self, model: nn.Module, train: Split) -> None:
@@ -234,7 +234,7 @@ class Workload:
             raise WorkloadError(f"device '{device}' cannot be used: {error}") from error
         moved = type(self).__new__(type(self))
         moved.__dict__.update(self.__dict__)
-        for cached in ("calibration", "references"):
+        for cached in ("calibration", "references", "own_forward"):
             moved.__dict__.pop(cached, None)
         moved.catalogued = False
         moved.graph = self.graph.rebind(private_copy(self.graph.model).to(place))
@@ -244,6 +244,21 @@ class Workload:
     def split(self, name: SplitName) -> Split:
         """A split by name."""
         return self.splits.named()[name]
+
+    def _as_forward_takes(self, samples: Tensor) -> Tensor:
+        if not self.varying:
+            return samples
+        return samples.transpose(0, 1) if self.graph.idiom == "loop" else samples[:, 0]
+
+    @cached_property
+    def own_forward(self) -> OwnForward:
+        """What the network's own forward answers to a few samples."""
+        return OwnForward(self.graph, self._as_forward_takes(self.splits.train.inputs[:2]))
+
+    @cached_property
+    def runs_pruned(self) -> set[Plan]:
+        """Plans at which the network's own forward was seen to run."""
+        return set()
 
     @cached_property
     def calibration(self) -> Split:

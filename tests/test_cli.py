@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import toys
 from commands import Spear, assert_one_error, ledger_rows, read, seal
 from safetensors.torch import load_file, save_file
@@ -27,12 +28,14 @@ from spear_gym.envs_registry.fits import stored_lre
 from spear_gym.evaluation import PlanEvaluator
 from spear_gym.lre import load_estimator
 from spear_gym.lre.fit import Stopping, fit_lre
+from spear_gym.pruning.keeping import load_network
 from spear_gym.training import Recipe
 from spear_gym.workload import measure
 
 FILES = {
     "curve.png",
     "ledger.log",
+    "network.json",
     "network.safetensors",
     "plan.json",
     "plan.png",
@@ -115,7 +118,12 @@ def result_of(folder: Path) -> dict[str, Any]:
     """The result without what a clock says and what depends on when it was interrupted."""
     result = read(folder / "result.json")
     statistics = result.pop("statistics")
-    assert set(result.pop("sha256")) == FILES - {"ledger.log", "curve.png", "plan.png"}
+    assert set(result.pop("sha256")) == FILES - {
+        "ledger.log",
+        "network.json",
+        "curve.png",
+        "plan.png",
+    }
     assert not any("PyTorch" in way for way in statistics)
     assert set(result.pop("seconds")) == {"search", "finetune", "test"}
     return result
@@ -224,6 +232,19 @@ def test_evaluate_reproduces_the_measured_row(spear: Spear, folder: Path) -> Non
     assert f"{result['test']['accuracy']:.4f}" in ran.out
     assert f"{result['test']['synops']:,.0f}" in ran.out
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+
+
+def test_a_run_folder_gives_its_network_without_the_data(folder: Path) -> None:
+    workload = toys.tiny()
+    kept = load_network(folder, model=lambda: workload.graph.model)
+    measured = measure(workload, kept, "test")
+    result = json.loads((folder / "result.json").read_text())
+    assert result["test"]["synops"] == measured.synops
+    assert result["test"]["accuracy"] == measured.accuracy
+    (folder / "network.json").unlink()  # as versions before wrote folders
+    again = load_network(folder, workload=workload)
+    state = kept.state_dict()
+    assert all(torch.equal(state[name], value) for name, value in again.state_dict().items())
 
 
 def test_evaluate_sees_another_network(spear: Spear, folder: Path) -> None:

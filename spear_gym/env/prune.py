@@ -254,6 +254,10 @@ class SpearPruneEnv(HasSpec, gym.Env[Observation, Action]):
     ) -> Any:
         """Fine-tunes a plan and returns the smaller snnTorch network.
 
+        :func:`spear_gym.save_network` keeps it. It can be pickled and copied, and so sent from a
+        worker process, where snnTorch's list of neurons to reset stays behind: hand it to
+        :func:`spear_gym.snn.handover.hand_over` where it arrives.
+
         Args:
             candidate: which plan; the best so far by default.
             seed: of the sample order.

@@ -202,6 +202,16 @@ class PlanSpace:
         """The plan at a vector of prune ratios."""
         return self.plan(self.counts(ratios))
 
+    def fewest_counts(self) -> tuple[int, ...]:
+        """The fewest channels that each group may keep, whatever ``max_ratio`` is."""
+        found = []
+        for group in self.groups:
+            count = group.channels
+            while (lower := self.next_lower(count)) < count:
+                count = lower
+            found.append(count)
+        return tuple(found)
+
     def smallest_counts(self) -> tuple[int, ...]:
         """The counts at max_ratio everywhere."""
         return self.counts([self.max_ratio] * len(self))
