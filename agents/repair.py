@@ -204,14 +204,17 @@ class _Work:
         """The plan with one step taken off one group, for every group that has one to give.
 
         A depthwise convolution cut to one channel is an ordinary one, so the fine-tuned network can
-        have groups of one channel that the unpruned one has not.
+        have groups that the unpruned one has not, or without the blocks of that one's; they stay.
         """
         space = self.evaluator.space
-        names = [group.name for group in space.groups]
-        floor = dict(zip(names, space.smallest_counts(), strict=True))
+        floor = space.smallest_counts()
+        own = {(group.name, group.blocks): index for index, group in enumerate(space.groups)}
         for index, group in enumerate(inner.space.groups):
-            count, lower = counts[index], space.next_lower(counts[index])
-            if floor.get(group.name, count) <= lower < count:
+            place = own.get((group.name, group.blocks))
+            if place is None:
+                continue
+            lower = space.next_lower(place, counts[index])
+            if floor[place] <= lower < counts[index]:
                 yield (*counts[:index], lower, *counts[index + 1 :])
 
     def _cut(
@@ -238,6 +241,7 @@ class _Work:
             scoring=evaluator.scoring,
             criterion=evaluator.criterion,
             rankings=_kept_first(tuned.plan, evaluator.space.rankings),
+            exclude=evaluator.exclude,
         )
         try:
             larger = self._larger(inner, tuned)
@@ -313,7 +317,8 @@ def _composed(outer: Plan, inner: Plan) -> Plan:
     """A plan of a network that was pruned by another, as a plan of the unpruned one."""
     after = dict(zip(inner.groups, inner.kept, strict=True))
     kept = tuple(
-        tuple(before[index] for index in after[name])
+        # A group that the pruned network has no more keeps what it has.
+        tuple(before[index] for index in after.get(name, range(len(before))))
         for name, before in zip(outer.groups, outer.kept, strict=True)
     )
     return Plan(outer.groups, outer.channels, kept)

@@ -16,7 +16,8 @@ from torch.linalg import LinAlgError  # type: ignore[attr-defined]
 
 from spear_gym.degenerate import DegenerateWarning, network_faults
 from spear_gym.pruning.criteria import CRITERIA, CriterionError, rank_channels
-from spear_gym.pruning.plan import Plan, PlanSpace
+from spear_gym.pruning.limits import LimitError, RatioLimit, WholeLimit, check_names
+from spear_gym.pruning.plan import MAX_RATIO, Plan, PlanError, PlanSpace
 from spear_gym.pruning.surgery import prune_network
 from spear_gym.simulation.differentiable import training_ways
 from spear_gym.simulation.refit import RIDGE, RefitTargets
@@ -160,9 +161,11 @@ class PlanEvaluator:
         criterion: ranks channels inside a layer.
         rankings: for each group all channel indices, most important first, in place of the
             criterion's.
-        channel_multiple: kept counts are multiples of this.
+        channel_multiple: kept counts are multiples of this; this and the next two are one for all
+            groups, or a mapping by a group's name.
         min_channels: fewest channels that a group keeps.
         max_ratio: largest prune ratio.
+        exclude: names of groups that are kept whole and not decided.
         memory_bytes: limit on the activations kept for plan prefixes.
         precision: of the products in scoring; ``"bfloat16"`` is faster where the processor has it,
             and flips a few spikes. Unpruned references and fine-tuned networks are measured in
@@ -181,9 +184,10 @@ class PlanEvaluator:
         scoring: Scoring | None = None,
         criterion: str = "l1",
         rankings: tuple[tuple[int, ...], ...] | None = None,
-        channel_multiple: int = 1,
-        min_channels: int = 1,
-        max_ratio: float = 0.9,
+        channel_multiple: WholeLimit = 1,
+        min_channels: WholeLimit = 1,
+        max_ratio: RatioLimit = MAX_RATIO,
+        exclude: Sequence[str] = (),
         memory_bytes: int = 256 * 2**20,
         precision: Precision = "float32",
     ) -> None:
@@ -197,9 +201,11 @@ class PlanEvaluator:
         if criterion not in CRITERIA:
             raise CriterionError(unknown("criterion", criterion, tuple(CRITERIA)))
         self.criterion = criterion
+        check_excluded(exclude, workload.graph)
+        self.exclude = tuple(exclude)
         self.space = PlanSpace(
             self.graph.groups,
-            _rankings(workload, criterion) if rankings is None else rankings,
+            self._rankings() if rankings is None else rankings,
             channel_multiple,
             min_channels,
             max_ratio,
@@ -231,8 +237,11 @@ class PlanEvaluator:
 
     @property
     def graph(self) -> SpikingGraph:
-        """The unpruned network."""
-        return self.workload.graph
+        """The unpruned network, with the groups that are decided."""
+        whole = self.workload.graph
+        if not self.exclude:
+            return whole
+        return whole.deciding({group.name for group in whole.groups} - set(self.exclude))
 
     @cached_property
     def reference(self) -> Measurement:
@@ -273,8 +282,16 @@ class PlanEvaluator:
             "criterion": self.criterion,
             **ridge,
             **precision,
+            **({"exclude": ", ".join(sorted(self.exclude))} if self.exclude else {}),
             **versions(),
         }
+
+    def _rankings(self) -> tuple[tuple[int, ...], ...]:
+        gradients = None
+        if CRITERIA[self.criterion].needs_gradients:
+            workload = self.workload
+            gradients = loss_gradients(workload.graph, workload.calibration, workload.num_steps)
+        return rank_channels(self.graph, self.criterion, gradients=gradients)
 
     @cached_property
     def _workload_fingerprint(self) -> str:
@@ -518,11 +535,18 @@ def _is_of_a_plan(error: Exception) -> bool:
     return any(word in str(error).lower() for word in words)
 
 
-def _rankings(workload: Workload, criterion: str) -> tuple[tuple[int, ...], ...]:
-    gradients = None
-    if CRITERIA[criterion].needs_gradients:
-        gradients = loss_gradients(workload.graph, workload.calibration, workload.num_steps)
-    return rank_channels(workload.graph, criterion, gradients=gradients)
+def check_excluded(names: Sequence[str], graph: SpikingGraph) -> None:
+    """Sees that groups which are to be kept whole are groups.
+
+    Raises:
+        PlanError: for an unknown name, with near matches.
+    """
+    if isinstance(names, str):
+        raise PlanError(f"exclude is {names!r}; give a list of names: [{names!r}]")
+    try:
+        check_names("exclude", names, graph.groups)
+    except LimitError as error:
+        raise PlanError(str(error)) from error
 
 
 def refit_targets(workload: Workload) -> RefitTargets:

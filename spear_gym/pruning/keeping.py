@@ -148,6 +148,7 @@ def load_network(
             graph = _traced(model, kept, path)
         if kept.structure is not None:
             _check_same(description(graph), kept.structure, path)
+            graph = graph.deciding(kept.plan.groups)  # the others were excluded
         network = prune_network(graph, kept.plan)
         content = read_whole(path / NETWORK, largest_tensor_file(network.state_dict()))
         kept.check_sum(path, NETWORK, content)

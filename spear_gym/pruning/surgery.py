@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from spear_gym.pruning.origin import mark_origin
-from spear_gym.pruning.plan import Plan, PlanError, kept_by_space
+from spear_gym.pruning.plan import Plan, PlanError, PlanSpace, kept_by_space
 from spear_gym.pruning.resizing import replace_tensor
-from spear_gym.pruning.slicing import sliced_tensors
+from spear_gym.pruning.slicing import axes, sliced_tensors
 from spear_gym.snn.graph import Kind, SpikingGraph
 from spear_gym.snn.trace import preserved_states, private_copy, reset_neurons
 
@@ -43,7 +43,11 @@ def prune_network(
             continue
         tensors = dict(sliced_tensors(graph, node, kept))
         tensors.update((updates or {}).get(node.name, {}))
-        _install(model.get_submodule(node.module), node.kind, tensors)
+        module = model.get_submodule(node.module)
+        if isinstance(module, nn.Conv1d | nn.Conv2d):
+            inputs = axes(graph, node, kept).inputs
+            module.in_channels = module.in_channels if inputs is None else len(inputs)
+        _install(module, node.kind, tensors)
     reset_neurons(model)
     mark_origin(model, graph, plan)
     return model
@@ -83,9 +87,7 @@ def _install(module: nn.Module, kind: Kind, tensors: dict[str, Tensor]) -> None:
     if kind is Kind.CONV:
         assert isinstance(module, nn.Conv1d | nn.Conv2d)
         outputs, inputs = tensors["weight"].shape[:2]
-        depthwise = module.groups == module.in_channels == module.out_channels > 1
-        module.groups = outputs if depthwise else module.groups
-        module.out_channels, module.in_channels = outputs, inputs * module.groups
+        module.out_channels, module.groups = outputs, module.in_channels // inputs
     elif kind is Kind.LINEAR:
         assert isinstance(module, nn.Linear)
         module.out_features, module.in_features = tensors["weight"].shape
@@ -173,12 +175,12 @@ def check_surgery(graph: SpikingGraph, inputs: Tensor) -> None:
     Raises:
         PlanError: when the pruned network's forward fails.
     """
-    kept = tuple(
-        tuple(range(max(min(2, group.channels), group.channels - 1 - index % 2)))
-        for index, group in enumerate(graph.groups)
-    )
-    names = tuple(group.name for group in graph.groups)
-    plan = Plan(names, tuple(group.channels for group in graph.groups), kept)
+    space = PlanSpace(graph.groups, tuple(tuple(range(g.channels)) for g in graph.groups))
+    counts = [
+        max(min(2 * g.blocks, g.channels), g.channels - (1 + index % 2) * g.blocks)
+        for index, g in enumerate(graph.groups)
+    ]
+    plan = space.plan(counts)
     OwnForward(graph, inputs).check(
         prune_network(graph, plan), "some channels removed from every layer"
     )

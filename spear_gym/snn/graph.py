@@ -10,8 +10,8 @@ or removed together. A node's channel axis is a sequence of :class:`Segment`, ea
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Literal
 
@@ -99,12 +99,15 @@ class PrunableGroup:
         space: the channel space.
         channels: number of channels, unpruned.
         members: indices of the connection nodes that produce these channels, execution order.
+        blocks: the channels are so many runs of equal length, of each of which the same number is
+            kept, since a grouped convolution reads or makes them.
     """
 
     name: str
     space: int
     channels: int
     members: tuple[int, ...]
+    blocks: int = 1
 
 
 @dataclass(frozen=True)
@@ -120,6 +123,7 @@ class SpikingGraph:
         varying: the input is a frame per time step; otherwise an image shown at every step.
         idiom: ``"step"`` (the module is one time step) or ``"loop"`` (it loops over time itself).
         traced_steps: time steps seen in the trace: 1 for ``"step"``.
+        fixed: why the channels of a space are never pruned, by space.
     """
 
     model: nn.Module
@@ -130,6 +134,7 @@ class SpikingGraph:
     varying: bool
     idiom: Idiom
     traced_steps: int
+    fixed: Mapping[int, str] = field(default_factory=dict)
 
     @property
     def connections(self) -> tuple[Node, ...]:
@@ -173,16 +178,12 @@ class SpikingGraph:
 
     def rebind(self, model: nn.Module) -> SpikingGraph:
         """The same graph over another module with the same layers (a pruned copy, say)."""
-        return SpikingGraph(
-            model,
-            self.nodes,
-            self.groups,
-            self.output,
-            self.readout,
-            self.varying,
-            self.idiom,
-            self.traced_steps,
-        )
+        return replace(self, model=model)
+
+    def deciding(self, names: Collection[str]) -> SpikingGraph:
+        """The same graph with only some of its groups; the others are kept whole."""
+        groups = tuple(group for group in self.groups if group.name in names)
+        return replace(self, groups=groups)
 
 
 Kept = Mapping[int, Tensor]

@@ -151,10 +151,11 @@ def _record_as(
             "be a vector (batch, classes): flatten and end in a linear layer"
         )
     drafts = tuple(recorder.drafts)
-    nodes, fixed = assign_channels(drafts, model, series.draft)
+    nodes, spaces = assign_channels(drafts, model, series.draft)
     _check_sharing(nodes, model)
+    groups = prunable_groups(nodes, spaces)
     graph = SpikingGraph(
-        model, nodes, prunable_groups(nodes, fixed), node, found, varying, idiom, num_steps
+        model, nodes, groups, node, found, varying, idiom, num_steps, dict(spaces.fixed)
     )
     return _Recorded(graph, series)
 

@@ -50,9 +50,8 @@ def shipped(name: str, seed: int = 0) -> tuple[SpikingGraph, Tensor]:
 
 
 def minimum_plan(graph: SpikingGraph) -> Plan:
-    return PlanSpace(graph.groups, rank_channels(graph, "l1"), max_ratio=0.999).plan(
-        [1] * len(graph.groups)
-    )
+    space = PlanSpace(graph.groups, rank_channels(graph, "l1"))
+    return space.plan(space.fewest_counts())
 
 
 def assert_same_spikes(graph: SpikingGraph, plan: Plan, inputs: Tensor) -> dict[str, Tensor]:
@@ -115,7 +114,14 @@ SILENCED: dict[str, tuple[Callable[[], nn.Module], int, dict[str, tuple[str, ...
     "groups": (
         GroupNet,
         8,
-        {"stem": ("a",), "point": ("b", "c"), "wide": ("d",), "hidden": ("g",)},
+        {
+            "stem": ("a",),
+            "point": ("b", "c"),
+            "wide": ("d",),
+            "before": ("e",),
+            "grouped": ("f",),
+            "hidden": ("g",),
+        },
     ),
 }
 
