@@ -22,4 +22,4 @@ class RandomSearch:
         space = session.evaluator.space
         while not session.done:
             with suppress(EvaluationFailed):
-                session.submit(rng.uniform(0.0, space.max_ratio, len(space)))
+                session.submit(rng.uniform(0.0, space.largest_ratio, len(space)))

@@ -173,7 +173,7 @@ class OptunaAgent:
         study = optuna.create_study(sampler=self._sampler(seed), directions=DIRECTIONS[:objectives])
         space = session.evaluator.space
         limits: dict[str, BaseDistribution] = {
-            f"{index} {group.name}": FloatDistribution(0.0, space.max_ratio)
+            f"{index} {group.name}": FloatDistribution(0.0, space.ratios[index])
             for index, group in enumerate(space.groups)
         }
         if self.settings.get("x0") is not None:

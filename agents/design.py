@@ -49,7 +49,7 @@ class Uniform:
     def search(self, session: SearchSession, seed: int) -> None:  # noqa: ARG002 - deterministic
         """Bisects the ratio."""
         space = session.evaluator.space
-        bisect(session, lambda ratio: [ratio] * len(space), highest=space.max_ratio)
+        bisect(session, lambda ratio: [ratio] * len(space), highest=space.largest_ratio)
 
 
 def threshold(scores: Sequence[Tensor], space: PlanSpace) -> Callable[[float], np.ndarray]:

@@ -14,16 +14,15 @@ from typing import Any, Literal
 from spear_gym import files
 from spear_gym.files import FileError, check_writable, raised_as, temporary_for
 from spear_gym.ownership import Lease, own
+from spear_gym.pruning.keeping import NETWORK, PLAN, STRUCTURE
 
-SETTINGS, PLAN, NETWORK, RESULT = (
-    "settings.json", "plan.json", "network.safetensors", "result.json",
-)  # fmt: skip
+SETTINGS, RESULT = "settings.json", "result.json"
 OWNER = "owner.json"
 RUN_FORMAT = "spear-gym run 1"
 FRONT_FORMAT = "spear-gym front 1"
 
 RUN_FILES = (
-    PLAN, NETWORK, RESULT, "curve.png", "plan.png", "ledger.log", "cell.json", SETTINGS,
+    PLAN, NETWORK, STRUCTURE, RESULT, "curve.png", "plan.png", "ledger.log", "cell.json", SETTINGS,
 )  # fmt: skip
 """What a run folder holds besides its owner's file. The settings, by which it is recognised, are
 removed last."""

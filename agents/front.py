@@ -11,10 +11,11 @@ from spear_gym.evaluation import PlanEvaluator
 from spear_gym.files import number_in_name, write_bytes, write_json
 from spear_gym.judge import Candidate, Judge, TargetError
 from spear_gym.lre import SynopsEstimator
+from spear_gym.pruning.keeping import PLAN
 from spear_gym.report.search_pictures import front_png
 
 from .base import Agent, AgentFailed, SearchResult, SearchSession
-from .folders import FRONT_FORMAT, PLAN, check_folder, check_front, owned, remove_front
+from .folders import FRONT_FORMAT, check_folder, check_front, owned, remove_front
 from .pipeline import finish, search_in_folder
 from .repair import RepairStep
 from .run_folder import Outcome, SearchReport, SearchSettings

@@ -19,10 +19,10 @@ from spear_gym.files import (
     JSON_LIMIT,
     FileError,
     largest_tensor_file,
-    parse_tensors,
     raised_as,
     read_whole,
 )
+from spear_gym.pruning.keeping import NETWORK, PLAN, read_tensors
 from spear_gym.pruning.plan import Plan
 from spear_gym.pruning.surgery import prune_network
 from spear_gym.settings import parted
@@ -30,8 +30,6 @@ from spear_gym.simulation.simulate import PRECISIONS, SCORINGS
 from spear_gym.workload import Workload
 
 from .folders import (
-    NETWORK,
-    PLAN,
     RESULT,
     SETTINGS,
     RunError,
@@ -186,10 +184,7 @@ def load_network(folder: Path, workload: Workload) -> nn.Module:
         if (folder / RESULT).exists():
             digest = hashlib.sha256(content).hexdigest()
             _check_sum(folder, read_json(folder / RESULT), NETWORK, digest)
-        tensors = parse_tensors(content, expected, f"'{path}'")
-    for name, tensor in tensors.items():
-        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
-            raise RunError(f"'{path}' holds NaN or infinite weights in '{name}'")
+        tensors = read_tensors(content, model, path)
     for name, setting in fixed_buffers(model).items():
         if not torch.equal(tensors[name], setting.cpu()):
             raise RunError(

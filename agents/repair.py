@@ -24,6 +24,7 @@ from torch import nn
 
 from spear_gym.evaluation import Counts, Evaluation, EvaluationFailed, Finetuned, PlanEvaluator
 from spear_gym.judge import Judge
+from spear_gym.pruning.origin import mark_origin
 from spear_gym.pruning.plan import Plan
 from spear_gym.pruning.surgery import grafted_network
 from spear_gym.training import Recipe, TrainingDiverged
@@ -203,14 +204,17 @@ class _Work:
         """The plan with one step taken off one group, for every group that has one to give.
 
         A depthwise convolution cut to one channel is an ordinary one, so the fine-tuned network can
-        have groups of one channel that the unpruned one has not.
+        have groups that the unpruned one has not, or without the blocks of that one's; they stay.
         """
         space = self.evaluator.space
-        names = [group.name for group in space.groups]
-        floor = dict(zip(names, space.smallest_counts(), strict=True))
+        floor = space.smallest_counts()
+        own = {(group.name, group.blocks): index for index, group in enumerate(space.groups)}
         for index, group in enumerate(inner.space.groups):
-            count, lower = counts[index], space.next_lower(counts[index])
-            if floor.get(group.name, count) <= lower < count:
+            place = own.get((group.name, group.blocks))
+            if place is None:
+                continue
+            lower = space.next_lower(place, counts[index])
+            if floor[place] <= lower < counts[index]:
                 yield (*counts[:index], lower, *counts[index + 1 :])
 
     def _cut(
@@ -222,6 +226,7 @@ class _Work:
         except TrainingDiverged:
             found, epochs = inner.finetune(cut.counts, recipe=replace(recipe, epochs=0)), 0
         plan = _composed(tuned.plan, found.plan)
+        mark_origin(found.model, self.evaluator.graph, plan)
         return replace(found, plan=plan, seconds=tuned.seconds + found.seconds), epochs
 
     # ---------------------------------------------------------------- widening
@@ -236,6 +241,7 @@ class _Work:
             scoring=evaluator.scoring,
             criterion=evaluator.criterion,
             rankings=_kept_first(tuned.plan, evaluator.space.rankings),
+            exclude=evaluator.exclude,
         )
         try:
             larger = self._larger(inner, tuned)
@@ -317,7 +323,8 @@ def _composed(outer: Plan, inner: Plan) -> Plan:
     """A plan of a network that was pruned by another, as a plan of the unpruned one."""
     after = dict(zip(inner.groups, inner.kept, strict=True))
     kept = tuple(
-        tuple(before[index] for index in after[name])
+        # A group that the pruned network has no more keeps what it has.
+        tuple(before[index] for index in after.get(name, range(len(before))))
         for name, before in zip(outer.groups, outer.kept, strict=True)
     )
     return Plan(outer.groups, outer.channels, kept)

@@ -10,13 +10,12 @@ from spear_gym import files
 from spear_gym.evaluation import Finetuned, PlanEvaluator
 from spear_gym.files import (
     FileError,
-    json_bytes,
-    tensor_bytes,
     write_bytes,
     write_json,
 )
 from spear_gym.judge import Candidate, Judge
 from spear_gym.lre import BoundedEstimator, FittedEstimator, LinearEstimator, SynopsEstimator
+from spear_gym.pruning.keeping import NETWORK, PLAN, network_files
 from spear_gym.pruning.plan import Plan
 from spear_gym.report.plan_view import LayerView, PlanView
 from spear_gym.report.search_pictures import curve_png, plan_png
@@ -24,7 +23,7 @@ from spear_gym.settings import Goal, PlanSettings, flat
 from spear_gym.workload import Measurement
 
 from .base import SearchResult
-from .folders import NETWORK, PLAN, RESULT, sums
+from .folders import RESULT, sums
 from .repair import RepairStep
 
 Outcome = Literal["kept", "repaired", "broken"]
@@ -140,17 +139,14 @@ class SearchReport:
 
 
 def write_network(tuned: Finetuned, folder: Path) -> None:
-    """Writes a fine-tuned network and its plan, before anything is measured on test.
+    """Writes a fine-tuned network, its plan and what it is, before anything is measured on test.
 
     A result of an earlier session stays where plan and network are the same; else it goes first,
     for a result speaks of the plan and the network beside it.
     """
-    contents = {
-        PLAN: json_bytes(tuned.plan.to_json()),
-        NETWORK: tensor_bytes(tuned.model.state_dict()),
-    }
+    contents = network_files(tuned.model)
     changed = {n: c for n, c in contents.items() if not _holds(folder / n, c)}
-    if changed:
+    if changed.keys() & {PLAN, NETWORK}:
         (folder / RESULT).unlink(missing_ok=True)
     for name, content in changed.items():
         write_bytes(folder / name, content)

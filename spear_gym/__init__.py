@@ -15,7 +15,9 @@ if TYPE_CHECKING:
     from spear_gym.evaluation import Evaluation, PlanEvaluator
     from spear_gym.lre import LinearEstimator
     from spear_gym.lre.fit import fit_lre
+    from spear_gym.pruning.keeping import load_network, save_network
     from spear_gym.pruning.plan import Plan
+    from spear_gym.pruning.resizing import resize_to_fit
     from spear_gym.reward import TargetAwareReward
     from spear_gym.training import Recipe
     from spear_gym.workload import Workload, load_workload
@@ -30,7 +32,10 @@ _LAZY = {
     "Recipe": "spear_gym.training",
     "Workload": "spear_gym.workload",
     "fit_lre": "spear_gym.lre.fit",
+    "load_network": "spear_gym.pruning.keeping",
     "load_workload": "spear_gym.workload",
+    "resize_to_fit": "spear_gym.pruning.resizing",
+    "save_network": "spear_gym.pruning.keeping",
 }
 
 __all__ = [
@@ -43,8 +48,11 @@ __all__ = [
     "TargetAwareReward",
     "Workload",
     "fit_lre",
+    "load_network",
     "load_workload",
     "register_envs",
+    "resize_to_fit",
+    "save_network",
 ]
 
 register_envs()

@@ -16,13 +16,15 @@ from torch.linalg import LinAlgError  # type: ignore[attr-defined]
 
 from spear_gym.degenerate import DegenerateWarning, network_faults
 from spear_gym.pruning.criteria import CRITERIA, CriterionError, rank_channels
-from spear_gym.pruning.plan import Plan, PlanSpace
+from spear_gym.pruning.limits import LimitError, RatioLimit, WholeLimit, check_names
+from spear_gym.pruning.plan import MAX_RATIO, Plan, PlanError, PlanSpace
 from spear_gym.pruning.surgery import prune_network
 from spear_gym.simulation.differentiable import training_ways
 from spear_gym.simulation.refit import RIDGE, RefitTargets
 from spear_gym.simulation.simulate import PRECISIONS, Precision, Scoring, Simulator
 from spear_gym.simulation.walk import Walk
 from spear_gym.snn.graph import SpikingGraph
+from spear_gym.snn.picklable import make_picklable
 from spear_gym.text import unknown
 from spear_gym.training import OnBatch, Recipe, loss_gradients, train
 from spear_gym.workload import (
@@ -160,9 +162,11 @@ class PlanEvaluator:
         criterion: ranks channels inside a layer.
         rankings: for each group all channel indices, most important first, in place of the
             criterion's.
-        channel_multiple: kept counts are multiples of this.
+        channel_multiple: kept counts are multiples of this; this and the next two are one for all
+            groups, or a mapping by a group's name.
         min_channels: fewest channels that a group keeps.
         max_ratio: largest prune ratio.
+        exclude: names of groups that are kept whole and not decided.
         memory_bytes: limit on the activations kept for plan prefixes.
         precision: of the products in scoring; ``"bfloat16"`` is faster where the processor has it,
             and flips a few spikes. Unpruned references and fine-tuned networks are measured in
@@ -181,9 +185,10 @@ class PlanEvaluator:
         scoring: Scoring | None = None,
         criterion: str = "l1",
         rankings: tuple[tuple[int, ...], ...] | None = None,
-        channel_multiple: int = 1,
-        min_channels: int = 1,
-        max_ratio: float = 0.9,
+        channel_multiple: WholeLimit = 1,
+        min_channels: WholeLimit = 1,
+        max_ratio: RatioLimit = MAX_RATIO,
+        exclude: Sequence[str] = (),
         memory_bytes: int = 256 * 2**20,
         precision: Precision = "float32",
     ) -> None:
@@ -196,9 +201,11 @@ class PlanEvaluator:
         if criterion not in CRITERIA:
             raise CriterionError(unknown("criterion", criterion, tuple(CRITERIA)))
         self.criterion = criterion
+        check_excluded(exclude, workload.graph)
+        self.exclude = tuple(exclude)
         self.space = PlanSpace(
             self.graph.groups,
-            _rankings(workload, criterion) if rankings is None else rankings,
+            self._rankings() if rankings is None else rankings,
             channel_multiple,
             min_channels,
             max_ratio,
@@ -230,8 +237,11 @@ class PlanEvaluator:
 
     @property
     def graph(self) -> SpikingGraph:
-        """The unpruned network."""
-        return self.workload.graph
+        """The unpruned network, with the groups that are decided."""
+        whole = self.workload.graph
+        if not self.exclude:
+            return whole
+        return whole.deciding({group.name for group in whole.groups} - set(self.exclude))
 
     @cached_property
     def reference(self) -> Measurement:
@@ -272,8 +282,16 @@ class PlanEvaluator:
             "criterion": self.criterion,
             **ridge,
             **precision,
+            **({"exclude": ", ".join(sorted(self.exclude))} if self.exclude else {}),
             **versions(),
         }
+
+    def _rankings(self) -> tuple[tuple[int, ...], ...]:
+        gradients = None
+        if CRITERIA[self.criterion].needs_gradients:
+            workload = self.workload
+            gradients = loss_gradients(workload.graph, workload.calibration, workload.num_steps)
+        return rank_channels(self.graph, self.criterion, gradients=gradients)
 
     @cached_property
     def _workload_fingerprint(self) -> str:
@@ -291,6 +309,29 @@ class PlanEvaluator:
             "decisions simulated": self._simulated,
             **self.simulator.statistics,
         }
+
+    def check_narrowest(self) -> None:
+        """Runs the network's own forward with every group, and with all, at its fewest channels.
+
+        Raises:
+            PlanError: when it fails, naming the layer.
+        """
+        space, fewest = self.space, self.space.fewest_counts()
+        whole = tuple(group.channels for group in space.groups)
+        for index, group in enumerate(space.groups):
+            alone = (*whole[:index], fewest[index], *whole[index + 1 :])
+            self._check_forward(alone, f"layer '{group.name}' cut to {fewest[index]} of its")
+        self._check_forward(fewest, "every layer cut to its fewest")
+
+    def _check_forward(self, counts: Counts, what: str) -> None:
+        plan = self.space.plan(counts)
+        if plan not in self.workload.runs_pruned:
+            self.workload.own_forward.check(
+                prune_network(self.graph, plan),
+                f"{what} channels",
+                "; or keep more channels with min_channels",
+            )
+            self.workload.runs_pruned.add(plan)
 
     # ---------------------------------------------------------------- scoring
 
@@ -466,10 +507,12 @@ class PlanEvaluator:
             on_batch: progress callback.
 
         Raises:
+            PlanError: when the pruned network's own forward fails, before anything is trained.
             TrainingDiverged: when the loss is not finite.
         """
         start = time.perf_counter()
         model = self.scored_network(counts)
+        self.workload.own_forward.check(model, f"{counts} channels kept")
         graph = self.graph.rebind(model)
         chosen = self.workload.finetune if recipe is None else recipe
         workload = self.workload
@@ -485,7 +528,8 @@ class PlanEvaluator:
         seconds = time.perf_counter() - start
         figures = measure(workload, model, "search")
         ways = dict(training_ways(graph, workload.splits.train.inputs))
-        return Finetuned(self.space.plan(tuple(counts)), model, figures, seconds, ways)
+        plan = self.space.plan(tuple(counts))
+        return Finetuned(plan, make_picklable(model), figures, seconds, ways)
 
 
 def _is_of_a_plan(error: Exception) -> bool:
@@ -504,6 +548,20 @@ def _rankings(workload: Workload, criterion: str) -> tuple[tuple[int, ...], ...]
             workload.graph, workload.calibration, workload.num_steps, workload.objective
         )
     return rank_channels(workload.graph, criterion, gradients=gradients)
+
+
+def check_excluded(names: Sequence[str], graph: SpikingGraph) -> None:
+    """Sees that groups which are to be kept whole are groups.
+
+    Raises:
+        PlanError: for an unknown name, with near matches.
+    """
+    if isinstance(names, str):
+        raise PlanError(f"exclude is {names!r}; give a list of names: [{names!r}]")
+    try:
+        check_names("exclude", names, graph.groups)
+    except LimitError as error:
+        raise PlanError(str(error)) from error
 
 
 def refit_targets(workload: Workload) -> RefitTargets:

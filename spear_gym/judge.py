@@ -171,9 +171,8 @@ def make_judge(
         shown = math.ceil(lowest * 1e4) / 1e4
         raise TargetError(
             f"target is {fraction:g}, but the lowest that can be reached is {shown:.4f} (every "
-            f"group pruned by max_ratio = {evaluator.space.max_ratio:g}, at least "
-            f"{evaluator.space.min_channels} channels kept{_with_bound(estimator)}); raise the "
-            "target or max_ratio"
+            f"group pruned by {evaluator.space.limits}{_with_bound(estimator)}); raise the target "
+            "or max_ratio"
         )
     return Judge(fraction, estimator, reward)
 
@@ -288,7 +287,6 @@ def check_reachable(
     if not sample.failed and min(targets) < sample.finetuned - RANGE_MARGIN:
         raise TargetError(
             f"target is {min(targets):g}, but the smallest plan has {sample.finetuned:.4f} of the "
-            f"unpruned SynOps after fine-tuning (every group pruned by max_ratio = "
-            f"{evaluator.space.max_ratio:g}, at least {evaluator.space.min_channels} channels "
-            "kept); raise the target or max_ratio"
+            f"unpruned SynOps after fine-tuning (every group pruned by {evaluator.space.limits}); "
+            "raise the target or max_ratio"
         )

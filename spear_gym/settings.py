@@ -10,6 +10,8 @@ from spear_gym.envs_registry.fits import stored_lre
 from spear_gym.evaluation import PlanEvaluator
 from spear_gym.judge import Judge, make_estimator, make_judge, target_fraction
 from spear_gym.lre import LREError, SynopsEstimator
+from spear_gym.pruning.limits import RatioLimit, WholeLimit
+from spear_gym.pruning.plan import MAX_RATIO
 from spear_gym.reward import RewardError, RewardShape, make_reward
 from spear_gym.workload import Workload
 
@@ -27,15 +29,17 @@ class PlanSettings:
         criterion: ranks the channels of a group.
         channel_multiple: kept channels are multiples of this.
         min_channels: fewest channels a group keeps.
-        max_ratio: largest prune ratio.
+        max_ratio: largest prune ratio; these three are one for all groups, or a mapping by name.
+        exclude: names of groups that are kept whole.
     """
 
     scoring: str | None = None
     precision: str = "float32"
     criterion: str = "l1"
-    channel_multiple: int = 1
-    min_channels: int = 1
-    max_ratio: float = 0.9
+    channel_multiple: WholeLimit = 1
+    min_channels: WholeLimit = 1
+    max_ratio: RatioLimit = MAX_RATIO
+    exclude: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, evaluator: PlanEvaluator) -> Self:
@@ -48,15 +52,18 @@ class PlanSettings:
             channel_multiple=space.channel_multiple,
             min_channels=space.min_channels,
             max_ratio=space.max_ratio,
+            exclude=evaluator.exclude,
         )
 
     def evaluator(self, workload: Workload) -> PlanEvaluator:
-        """An evaluator of a workload's plans.
+        """An evaluator of a workload's plans, whose narrowest ones were seen to run.
 
         Raises:
             ValueError: a subclass that names the setting that does not fit.
         """
-        return PlanEvaluator(workload, **asdict(self))
+        evaluator = PlanEvaluator(workload, **asdict(self))
+        evaluator.check_narrowest()
+        return evaluator
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,8 @@ from spear_gym.objective import (
     splits_of,
 )
 from spear_gym.plugins import FACTORIES, PluginError, call, import_path
-from spear_gym.pruning.surgery import check_surgery
+from spear_gym.pruning.plan import Plan
+from spear_gym.pruning.surgery import OwnForward, runnable
 from spear_gym.simulation.own_forward import check_simulation
 from spear_gym.simulation.simulate import SCORINGS, Scoring, Simulator
 from spear_gym.simulation.walk import Walk
@@ -132,6 +133,8 @@ class Workload:
             in use, the answer to what they are.
         outputs: index or key, or several of them, that lead to the class output in what forward
             returns; the first tensor when ``None``.
+        batch_first: a network that loops over frames takes them as ``(batch, time, ...)``, not as
+            ``(time, batch, ...)``; found out when ``None``.
         finetune: the recipe of the final fine-tune and of LRE's samples.
         scoring: how plans are scored by default.
         calibration_samples: size of the calibration set.
@@ -158,6 +161,7 @@ class Workload:
         metric: str | Metric | None = None,
         num_classes: int | None = None,
         outputs: int | str | Sequence[int | str] | None = None,
+        batch_first: bool | None = None,
         finetune: Recipe | None = None,
         scoring: Scoring = "recalibrated",
         calibration_samples: int = 256,
@@ -190,6 +194,7 @@ class Workload:
             readout=readout,
             num_classes=num_classes,
             outputs=outputs,
+            batch_first=batch_first,
         )
         if self.graph.idiom == "loop" and self.graph.traced_steps != num_steps:
             raise WorkloadError(
@@ -197,8 +202,7 @@ class Workload:
                 f"{self.graph.traced_steps} time steps; pass num_steps={self.graph.traced_steps}"
             )
         if self.graph.groups:
-            loop = self.graph.idiom == "loop"
-            check_surgery(self.graph, shown if loop or not self.varying else shown[0])
+            self.graph = runnable(self.graph, self._as_forward_takes(example))
         check_simulation(self.graph, example, num_steps)
         few = read["train"].subset(torch.arange(len(example)))
         try:
@@ -295,7 +299,7 @@ class Workload:
             raise WorkloadError(f"device '{device}' cannot be used: {error}") from error
         moved = type(self).__new__(type(self))
         moved.__dict__.update(self.__dict__)
-        for cached in ("calibration", "references"):
+        for cached in ("calibration", "references", "own_forward"):
             moved.__dict__.pop(cached, None)
         moved.catalogued = False
         moved.graph = self.graph.rebind(private_copy(self.graph.model).to(place))
@@ -305,6 +309,21 @@ class Workload:
     def split(self, name: SplitName) -> Split:
         """A split by name."""
         return self.splits.named()[name]
+
+    def _as_forward_takes(self, samples: Tensor) -> Tensor:
+        if not self.varying:
+            return samples
+        return samples.transpose(0, 1) if self.graph.idiom == "loop" else samples[:, 0]
+
+    @cached_property
+    def own_forward(self) -> OwnForward:
+        """What the network's own forward answers to a few samples."""
+        return OwnForward(self.graph, self._as_forward_takes(self.splits.train.inputs[:2]))
+
+    @cached_property
+    def runs_pruned(self) -> set[Plan]:
+        """Plans at which the network's own forward was seen to run."""
+        return set()
 
     @cached_property
     def calibration(self) -> Split:

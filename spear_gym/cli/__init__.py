@@ -7,6 +7,7 @@ import sys
 from spear_gym.cli import (  # noqa: F401 - they add commands
     compare,
     evaluate,
+    inspection,
     ledger,
     lre,
     lre_study,

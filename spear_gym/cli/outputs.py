@@ -86,6 +86,14 @@ def with_entries(*names: str) -> Callable[[Path], bool]:
     return lambda path: set(names) <= set(_mapping(path))
 
 
+def is_inspection(path: Path) -> bool:
+    """Recognises pictures that `spear inspect` drew."""
+    from spear_gym.report.network_picture import SOFTWARE
+
+    start = _start(path, 512)
+    return start.startswith(b"\x89PNG") and SOFTWARE.encode() in start
+
+
 def is_weights(path: Path) -> bool:
     """Recognises weights that `spear pretrain` wrote."""
     from spear_gym.files import FileError, read_tensor_header

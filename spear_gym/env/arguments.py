@@ -33,8 +33,12 @@ def _are_texts(value: Any) -> bool:
     return isinstance(value, Sequence) and not _is_text(value) and all(map(_is_text, value))
 
 
+def _each(fits: Callable[[Any], bool]) -> Callable[[Any], bool]:
+    """One for all layers, or a mapping by the name of a layer."""
+    return lambda v: all(map(fits, v.values())) if isinstance(v, Mapping) else fits(v)
+
+
 _NUMBER = (_is_number, "a number")
-_WHOLE = (_is_whole, "a whole number")
 _TEXT = (_is_text, "a name")
 _TYPES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "workload": (lambda v: isinstance(v, str | Workload), "a name, module:function or a Workload"),
@@ -46,9 +50,10 @@ _TYPES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "criterion": _TEXT,
     "confidence": _NUMBER,
     "extrapolate": (lambda v: isinstance(v, bool | np.bool_), "True or False"),
-    "channel_multiple": _WHOLE,
-    "min_channels": _WHOLE,
-    "max_ratio": _NUMBER,
+    "channel_multiple": (_each(_is_whole), "a whole number, or one by the name of a layer"),
+    "min_channels": (_each(_is_whole), "a whole number, or one by the name of a layer"),
+    "max_ratio": (_each(_is_number), "a number, or one by the name of a layer"),
+    "exclude": (_are_texts, "a list of names"),
     "hidden_features": (_are_texts, "a list of names"),
     "evaluator": (lambda v: isinstance(v, PlanEvaluator), "a PlanEvaluator"),
     "render_mode": _TEXT,

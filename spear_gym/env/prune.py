@@ -26,6 +26,7 @@ from spear_gym.evaluation import (
 )
 from spear_gym.judge import Candidate, Judge, best_of
 from spear_gym.lre import SynopsEstimator
+from spear_gym.pruning.limits import RatioLimit, WholeLimit
 from spear_gym.report.plan_frame import draw_plan
 from spear_gym.report.plan_view import print_plan
 from spear_gym.reward import RewardShape
@@ -187,7 +188,7 @@ class SpearPruneEnv(HasSpec, gym.Env[Observation, Action]):
         self.last_failure: str | None = None
         self.observation_space = gym.spaces.Box(np.zeros_like(HIGH), HIGH, dtype=np.float32)
         self.action_space = gym.spaces.Box(
-            np.float32(0.0), np.float32(evaluator.space.max_ratio), (1,), np.float32
+            np.float32(0.0), np.float32(evaluator.space.largest_ratio), (1,), np.float32
         )
         self.best: Candidate | None = None
         self._observer = Observer(evaluator, judge.target, hidden_features)
@@ -250,6 +251,10 @@ class SpearPruneEnv(HasSpec, gym.Env[Observation, Action]):
     ) -> Any:
         """Fine-tunes a plan and returns the smaller snnTorch network.
 
+        :func:`spear_gym.save_network` keeps it. It can be pickled and copied, and so sent from a
+        worker process, where snnTorch's list of neurons to reset stays behind: hand it to
+        :func:`spear_gym.snn.handover.hand_over` where it arrives.
+
         Args:
             candidate: which plan; the best so far by default.
             seed: of the sample order.
@@ -299,9 +304,9 @@ class SpearPruneEnv(HasSpec, gym.Env[Observation, Action]):
             raise ActionError(f"action has shape {values.shape}; it must be (1,), one prune ratio")
         if not np.isfinite(values[0]):
             raise ActionError(
-                f"action is {values[0]}; it must be a number in [0, {space.max_ratio}]"
+                f"action is {values[0]}; it must be a number in [0, {space.largest_ratio}]"
             )
-        ratio = float(np.clip(values[0], np.float32(0.0), np.float32(space.max_ratio)))
+        ratio = float(np.clip(values[0], np.float32(0.0), np.float32(space.ratios[index])))
         return space.count(index, ratio), ratio
 
     def _groups_and_workload(self) -> tuple[int, str]:
@@ -334,9 +339,10 @@ def make_env(
     lre: str | SynopsEstimator = "auto",
     confidence: float | None = None,
     extrapolate: bool = False,
-    channel_multiple: int | None = None,
-    min_channels: int | None = None,
-    max_ratio: float | None = None,
+    channel_multiple: WholeLimit | None = None,
+    min_channels: WholeLimit | None = None,
+    max_ratio: RatioLimit | None = None,
+    exclude: Sequence[str] | None = None,
     hidden_features: Sequence[str] = (),
     evaluator: PlanEvaluator | None = None,
     render_mode: str | None = None,
@@ -360,9 +366,11 @@ def make_env(
             0.95; by the prediction itself if None.
         extrapolate: allow a target outside the SynOps that the prediction was fitted to.
         channel_multiple: kept channels are rounded to multiples of this, before ``min_channels``
-            and the group's width bound them.
+            and the group's width bound them. This and the next two may be mappings by a group's
+            name, for example ``{"conv1": 8}``; groups that it does not name have the default.
         min_channels: fewest channels a group keeps.
         max_ratio: largest prune ratio.
+        exclude: names of groups that are kept whole and not decided, for example ``["conv1"]``.
         hidden_features: names of observation features to show as 0, for ablations.
         evaluator: share another environment's evaluator. Workload, scoring and the other settings
             of plans are then its own; one that is given and differs is refused.
@@ -384,6 +392,7 @@ def make_env(
         "channel_multiple": channel_multiple,
         "min_channels": min_channels,
         "max_ratio": max_ratio,
+        "exclude": exclude if exclude is None or isinstance(exclude, str) else tuple(exclude),
     }
     asked = {name: _plain(value) for name, value in settings.items() if value is not None}
     goal = Goal(target, target_synops, reward, reward_settings or {}, lre, confidence, extrapolate)

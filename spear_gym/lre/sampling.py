@@ -135,10 +135,10 @@ def _draw_near(
     best: Counts | None = None
     smallest = np.inf
     for _ in range(TRIES):
-        level = rng.uniform(0.0, space.max_ratio)
+        level = rng.uniform(0.0, space.largest_ratio)
         spread = rng.uniform(0.0, 0.5)
         ratios = level + spread * rng.uniform(-1.0, 1.0, len(space))
-        counts = space.counts(np.clip(ratios, 0.0, space.max_ratio))
+        counts = space.counts(np.clip(ratios, 0.0, space.largest_ratio))
         distance = abs(expected_fraction(evaluator, counts) - fraction)
         if counts not in taken and distance < smallest:
             best, smallest = counts, distance

@@ -120,16 +120,17 @@ def group_scores(group: PrunableGroup, criterion: Criterion, context: Context) -
 
 
 def own_channels(member: Node, scores: Tensor, group: PrunableGroup) -> Tensor:
-    """The scores of those channels of a member that belong to the group.
+    """The scores of those channels of a member that belong to the group, summed over features.
 
     Raises:
         CriterionError: when there are none.
     """
     offset = 0
     for segment in member.channels:
+        features = segment.size * segment.repeat
         if segment.space == group.space:
-            return scores[offset : offset + segment.size]
-        offset += segment.size
+            return scores[offset : offset + features].view(segment.size, segment.repeat).sum(1)
+        offset += features
     raise CriterionError(f"layer '{member.name}' has no channel of group '{group.name}'")
 
 

@@ -56,8 +56,9 @@ def sliced_tensors(graph: SpikingGraph, node: Node, kept: Kept) -> dict[str, Ten
     cut = axes(graph, node, kept)
     if node.kind is Kind.CONV:
         assert isinstance(module, nn.Conv1d | nn.Conv2d)
-        inputs = cut.inputs if module.groups == 1 else None
-        return _connection(module.weight, module.bias, inputs, cut.outputs)
+        if module.groups > 1:
+            return _grouped(module, cut)
+        return _connection(module.weight, module.bias, cut.inputs, cut.outputs)
     if node.kind is Kind.LINEAR:
         assert isinstance(module, nn.Linear)
         return _connection(module.weight, module.bias, cut.inputs, cut.outputs)
@@ -92,6 +93,22 @@ def _connection(
     if bias is not None:
         sliced["bias"] = _take(bias, 0, outputs)
     return sliced
+
+
+def _grouped(module: nn.Conv1d | nn.Conv2d, cut: Axes) -> dict[str, Tensor]:
+    """A grouped convolution, of whose groups each keeps as many inputs and outputs.
+
+    A row of the weight stands for the inputs of its own group only.
+    """
+    sliced = _connection(module.weight, module.bias, None, cut.outputs)
+    each = module.in_channels // module.groups
+    if cut.inputs is None or each == 1:
+        return sliced  # depthwise: a channel that goes takes its rows with it
+    weight = sliced["weight"]
+    inputs = (cut.inputs.to(weight.device) % each).view(module.groups, -1)
+    of_row = inputs.repeat_interleave(len(weight) // module.groups, dim=0)
+    rows = torch.arange(len(weight), device=weight.device)[:, None]
+    return {**sliced, "weight": weight[rows, of_row]}
 
 
 def _take(tensor: Tensor, axis: int | None, index: Tensor | None) -> Tensor:

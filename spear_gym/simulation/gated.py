@@ -103,14 +103,13 @@ class GatedNetwork:
         repeats = self.num_steps // len(source)
         active = (source != 0).sum((0, 1)) * self._fanouts[node.index] * repeats
         per_channel = active.reshape(len(active), -1).sum(1).double()
-        inputs = (per_channel if opened is None else per_channel * opened).sum()
-        return inputs * self._outputs(node, gates)
-
-    def _outputs(self, node: Node, gates: Gates) -> Tensor | float:
-        """Open output channels that each input channel reaches."""
+        inputs = per_channel if opened is None else per_channel * opened
         module = self.graph.module(node)
-        if isinstance(module, nn.Conv1d | nn.Conv2d) and module.groups > 1:
-            # Groups other than depthwise are never pruned; depthwise reaches the channel itself.
-            return module.out_channels / module.groups
-        opened = spread_over_features(node.channels, gates, 1.0)
-        return float(node.shape[0]) if opened is None else opened.double().sum()
+        groups = module.groups if isinstance(module, nn.Conv1d | nn.Conv2d) else 1
+        if groups > 1 and groups == len(inputs):
+            # Depthwise: a channel reaches the outputs that are its own, and go with it.
+            return inputs.sum() * (node.shape[0] / groups)
+        outputs = spread_over_features(node.channels, gates, 1.0)
+        if outputs is None:
+            return inputs.sum() * (node.shape[0] / groups)
+        return (inputs.view(groups, -1).sum(1) * outputs.double().view(groups, -1).sum(1)).sum()

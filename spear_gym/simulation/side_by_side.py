@@ -65,6 +65,16 @@ def beside(tensors: Sequence[Tensor], axis: int) -> Tensor:
     return out
 
 
+def fits_side_by_side(module: nn.Module) -> bool:
+    """Whether plans' channels can be filled up at the end: not within the groups of a convolution.
+
+    A depthwise convolution has one channel in each.
+    """
+    if not isinstance(module, nn.Conv1d | nn.Conv2d):
+        return True
+    return module.groups in (1, module.in_channels)
+
+
 class SideBySide:
     """A block of several runs as one operation: what a run does for itself.
 

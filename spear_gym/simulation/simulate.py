@@ -27,7 +27,7 @@ from spear_gym.simulation.prepared import (
 )
 from spear_gym.simulation.refit import RefitTargets
 from spear_gym.simulation.run import Run
-from spear_gym.simulation.side_by_side import SideBySide
+from spear_gym.simulation.side_by_side import SideBySide, fits_side_by_side
 from spear_gym.simulation.walk import Walk
 from spear_gym.snn.decision import Decision
 from spear_gym.snn.graph import SpikingGraph
@@ -134,7 +134,7 @@ class Simulator:
         with device.exact_products(self.prepared.inputs.device):
             for node in self.graph.nodes[start:end]:
                 block = self.prepared.blocks.get(node.index)
-                if block is not None:
+                if block is not None and fits_side_by_side(self.graph.module(block.connection)):
                     SideBySide(block, runs).run()
                     continue
                 for run in runs:

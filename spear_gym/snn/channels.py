@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from math import prod
+from dataclasses import dataclass, field
+from math import lcm, prod
 
 from torch import nn
 
@@ -12,36 +13,69 @@ from spear_gym.snn.graph import CONNECTIONS, Axis, Kind, Node, PrunableGroup, Se
 from spear_gym.snn.operations import Operation
 
 
-class _Spaces:
-    """Union-find over channel spaces; a fixed space is never pruned."""
+@dataclass
+class Spaces:
+    """Union-find over channel spaces; a fixed space is never pruned.
 
-    def __init__(self) -> None:
-        self.parents: list[int] = []
-        self.fixed: set[int] = set()
+    Attributes:
+        parents: a space it was united with, or itself.
+        fixed: space -> why it is never pruned.
+        blocks: space -> runs of channels of which as many each must be kept, if more than one.
+    """
+
+    parents: list[int] = field(default_factory=list)
+    fixed: dict[int, str] = field(default_factory=dict)
+    blocks: dict[int, int] = field(default_factory=dict)
 
     def new(self) -> int:
+        """A space of its own."""
         self.parents.append(len(self.parents))
         return self.parents[-1]
 
     def find(self, space: int) -> int:
+        """The space that stands for all that it was united with."""
         while self.parents[space] != space:
             space = self.parents[space]
         return space
 
     def union(self, left: int, right: int) -> None:
+        """Makes two spaces one."""
         left, right = self.find(left), self.find(right)
+        if left == right:
+            return
         low, high = min(left, right), max(left, right)
         self.parents[high] = low
         if high in self.fixed:
-            self.fixed.add(low)
+            self.fixed.setdefault(low, self.fixed.pop(high))
+        if high in self.blocks:
+            self.divide(low, self.blocks.pop(high))
 
-    def fix(self, segments: tuple[Segment, ...]) -> None:
-        self.fixed.update(self.find(segment.space) for segment in segments)
+    def fix(self, segments: tuple[Segment, ...], reason: str) -> None:
+        """Never prunes the channels of an axis."""
+        for segment in segments:
+            self.fixed.setdefault(self.find(segment.space), reason)
+
+    def divide(self, space: int, blocks: int) -> None:
+        """Keeps as many channels of each of so many blocks of a space."""
+        space = self.find(space)
+        self.blocks[space] = lcm(self.blocks.get(space, 1), blocks)
+
+    def settle(self, segment: Segment) -> None:
+        """Fixes a space whose blocks leave no choice."""
+        space = self.find(segment.space)
+        blocks = self.blocks.get(space, 1)
+        if blocks == 1 or (segment.size % blocks == 0 and blocks < segment.size):
+            return
+        self.fixed.setdefault(
+            space,
+            f"the groups of grouped convolutions divide its {segment.size} channels into blocks of "
+            "one, or unevenly",
+        )
 
 
 def assign_channels(
     drafts: tuple[Draft, ...], model: nn.Module, output: int, at_once: Mapping[int, Axis]
-) -> tuple[tuple[Node, ...], frozenset[int]]:
+) -> tuple[tuple[Node, ...], Spaces]:
     """Gives every draft its channel axis.
 
     Args:
@@ -51,15 +85,16 @@ def assign_channels(
         at_once: of drafts that are computed for all time steps at once, where time is.
 
     Returns:
-        The nodes, and the spaces that are never pruned (network inputs, class outputs, channels
-        around a convolution whose groups are neither one nor depthwise).
+        The nodes, and their channel spaces.
     """
-    spaces = _Spaces()
+    spaces = Spaces()
     axes: list[tuple[Segment, ...]] = []
     for draft in drafts:
         axes.append(_axis(draft, axes, model, spaces))
-    spaces.fix(axes[0])
-    spaces.fix(axes[output])
+    spaces.fix(axes[0], "the network's input")
+    spaces.fix(axes[output], "the class outputs")
+    for segment in (segment for axis in axes for segment in axis):
+        spaces.settle(segment)
     nodes: list[Node] = []
     uses: dict[str, int] = {}
     for index, (draft, axis) in enumerate(zip(drafts, axes, strict=True)):
@@ -85,11 +120,11 @@ def assign_channels(
                 draft.of_steps,
             )
         )
-    return tuple(nodes), frozenset(spaces.find(space) for space in spaces.fixed)
+    return tuple(nodes), spaces
 
 
 def _axis(
-    draft: Draft, axes: list[tuple[Segment, ...]], model: nn.Module, spaces: _Spaces
+    draft: Draft, axes: list[tuple[Segment, ...]], model: nn.Module, spaces: Spaces
 ) -> tuple[Segment, ...]:
     sources = [axes[i] for i in draft.inputs]
     if draft.kind is Kind.INPUT or draft.kind is Kind.LINEAR:
@@ -110,7 +145,7 @@ def _axis(
 
 
 def _operation_axis(
-    draft: Draft, operation: Operation, sources: list[tuple[Segment, ...]], spaces: _Spaces
+    draft: Draft, operation: Operation, sources: list[tuple[Segment, ...]], spaces: Spaces
 ) -> tuple[Segment, ...]:
     """Channels pass where that is proven; elsewhere those that are read are never pruned."""
     axis = sources[0]
@@ -118,52 +153,62 @@ def _operation_axis(
         for other in sources[1:]:
             axis = _tie(axis, other, spaces)
         return axis
+    reason = f"'{draft.name}' gives no value for each of them alone"
     for source in sources:
-        spaces.fix(source)
+        spaces.fix(source, reason)
     made = (Segment(spaces.new(), draft.shape[0]),)
-    spaces.fix(made)
+    spaces.fix(made, f"made by '{draft.name}'")
     return made
 
 
 def _conv_axis(
-    draft: Draft, source: tuple[Segment, ...], model: nn.Module, spaces: _Spaces
+    draft: Draft, source: tuple[Segment, ...], model: nn.Module, spaces: Spaces
 ) -> tuple[Segment, ...]:
     conv = model.get_submodule(str(draft.module))
     assert isinstance(conv, nn.Conv1d | nn.Conv2d)
     if conv.groups == 1:
         return (Segment(spaces.new(), draft.shape[0]),)
-    if conv.groups == conv.in_channels == conv.out_channels:
-        return source
-    axis = (Segment(spaces.new(), draft.shape[0]),)
-    spaces.fix(source)
-    spaces.fix(axis)
-    return axis
+    if conv.groups == conv.in_channels:
+        # Depthwise: every channel has outputs of its own, which go with it.
+        outputs = conv.out_channels // conv.in_channels
+        return tuple(Segment(s.space, s.size, s.repeat * outputs) for s in source)
+    axis = Segment(spaces.new(), draft.shape[0])
+    spaces.divide(axis.space, conv.groups)
+    if len(source) == 1 and source[0].size % conv.groups == 0:
+        spaces.divide(source[0].space, conv.groups)
+    else:
+        reason = (
+            f"'{draft.name}' reads them in {conv.groups} groups, which do not line up with them"
+        )
+        spaces.fix(source, reason)
+    return (axis,)
 
 
 def _tie(
-    left: tuple[Segment, ...], right: tuple[Segment, ...], spaces: _Spaces
+    left: tuple[Segment, ...], right: tuple[Segment, ...], spaces: Spaces
 ) -> tuple[Segment, ...]:
     if [(s.size, s.repeat) for s in left] != [(s.size, s.repeat) for s in right]:
         # Segments that do not line up cannot be pruned alike, so neither side is pruned.
-        spaces.fix(left)
-        spaces.fix(right)
+        for axis in (left, right):
+            spaces.fix(axis, "an addition of channels that do not line up")
         return left
     for one, other in zip(left, right, strict=True):
         spaces.union(one.space, other.space)
     return left
 
 
-def prunable_groups(nodes: tuple[Node, ...], fixed: frozenset[int]) -> tuple[PrunableGroup, ...]:
+def prunable_groups(nodes: tuple[Node, ...], spaces: Spaces) -> tuple[PrunableGroup, ...]:
     """The groups of channels that may be pruned, in the order of their first member."""
     members: dict[int, list[Node]] = {}
     for node in nodes:
         if node.kind in CONNECTIONS:
             for segment in node.channels:
-                if segment.space not in fixed:
+                if segment.space not in spaces.fixed:
                     members.setdefault(segment.space, []).append(node)
     groups = []
     for space, connected in members.items():
         size = next(s.size for s in connected[0].channels if s.space == space)
         indices = tuple(node.index for node in connected)
-        groups.append(PrunableGroup(connected[0].name, space, size, indices))
+        blocks = spaces.blocks.get(space, 1)
+        groups.append(PrunableGroup(connected[0].name, space, size, indices, blocks))
     return tuple(groups)

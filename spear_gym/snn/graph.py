@@ -10,7 +10,7 @@ or removed together. A node's channel axis is a sequence of :class:`Segment`, ea
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any, Literal
@@ -113,12 +113,15 @@ class PrunableGroup:
         space: the channel space.
         channels: number of channels, unpruned.
         members: indices of the connection nodes that produce these channels, execution order.
+        blocks: the channels are so many runs of equal length, of each of which the same number is
+            kept, since a grouped convolution reads or makes them.
     """
 
     name: str
     space: int
     channels: int
     members: tuple[int, ...]
+    blocks: int = 1
 
 
 @dataclass(frozen=True)
@@ -136,6 +139,8 @@ class SpikingGraph:
         traced_steps: time steps seen in the trace: 1 for ``"step"``.
         decision: how the recording over time becomes one score a class.
         batch_first: a module that loops over frames takes them as ``(batch, time, ...)``.
+        place: where the output stands in what the module returns.
+        fixed: why the channels of a space are never pruned, by space.
     """
 
     model: nn.Module
@@ -148,6 +153,8 @@ class SpikingGraph:
     traced_steps: int
     decision: Decision = field(default_factory=Decision)
     batch_first: bool = False
+    place: tuple[int | str, ...] = ()
+    fixed: Mapping[int, str] = field(default_factory=dict)
 
     @property
     def connections(self) -> tuple[Node, ...]:
@@ -206,6 +213,11 @@ class SpikingGraph:
     def rebind(self, model: nn.Module) -> SpikingGraph:
         """The same graph over another module with the same layers (a pruned copy, say)."""
         return replace(self, model=model)
+
+    def deciding(self, names: Collection[str]) -> SpikingGraph:
+        """The same graph with only some of its groups; the others are kept whole."""
+        groups = tuple(group for group in self.groups if group.name in names)
+        return replace(self, groups=groups)
 
     @property
     def width(self) -> int:

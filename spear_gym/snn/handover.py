@@ -8,6 +8,7 @@ import weakref
 from snntorch import SpikingNeuron
 from torch import nn
 
+from spear_gym.snn.picklable import make_picklable
 from spear_gym.snn.trace import register_neurons
 
 _HANDED_OVER: list[weakref.ref[nn.Module]] = []
@@ -16,12 +17,14 @@ _HANDED_OVER: list[weakref.ref[nn.Module]] = []
 def hand_over(model: nn.Module) -> nn.Module:
     """Registers a network's neurons with snnTorch, and strikes off those that nobody holds.
 
+    The network can be pickled afterwards: closures that its neurons fire by are replaced.
+
     snnTorch's list keeps every neuron, and its membranes, for ever: a process that fine-tunes plan
     after plan would keep all of them. Neurons of networks handed over earlier leave the list here
     once it is the last to hold them; those in use stay, whatever module they are in by now.
     """
     _strike_off_dropped()
-    register_neurons(model)
+    register_neurons(make_picklable(model))
     neurons = (m for m in model.modules() if isinstance(m, SpikingNeuron))
     _HANDED_OVER.extend(weakref.ref(neuron) for neuron in neurons)
     return model

@@ -180,13 +180,13 @@ def _record_as(
             "be a vector (batch, classes): flatten and end in a linear layer"
         )
     drafts = _settled(recorder.drafts, num_steps)
-    nodes, fixed = assign_channels(drafts, model, found.draft, recorder.at_once)
+    nodes, spaces = assign_channels(drafts, model, found.draft, recorder.at_once)
     _check_sharing(nodes, model)
     decision = decision_of(rule, wanted.readout, nodes[node].shape[0], wanted.num_classes)
     graph = SpikingGraph(
         model,
         nodes,
-        prunable_groups(nodes, fixed),
+        prunable_groups(nodes, spaces),
         node,
         recorded,
         varying,
@@ -194,6 +194,8 @@ def _record_as(
         num_steps,
         decision,
         batch_first=time == 1,
+        place=found.place,
+        fixed=dict(spaces.fixed),
     )
     return _Recorded(graph, found)
 

@@ -29,8 +29,8 @@ from spear_gym.settings import Goal
 from spear_gym.workload import Workload, measure
 
 FILES = {
-    "curve.png", "ledger.log", "network.safetensors", "plan.json", "plan.png", "result.json",
-    "settings.json",
+    "curve.png", "ledger.log", "network.json", "network.safetensors", "plan.json", "plan.png",
+    "result.json", "settings.json",
 }  # fmt: skip
 CHANGES = ("os.rename", "os.remove", "os.symlink", "os.link", "os.mkdir", "os.rmdir", "os.truncate")
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND

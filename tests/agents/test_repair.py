@@ -425,7 +425,9 @@ def test_networks_of_other_kinds(
         calibration_samples=16,
     )
     evaluator = PlanEvaluator(workload)
-    tuned = evaluator.finetune([max(2, g.channels - 1) for g in evaluator.space.groups])
+    space = evaluator.space
+    narrowed = [space.next_lower(i, group.channels) for i, group in enumerate(space.groups)]
+    tuned = evaluator.finetune([max(2, count) for count in narrowed])
     fraction = fraction_of(workload, tuned.model)
     assert fraction > 0
     trimmed = repair(evaluator, judge_of(0.7 * fraction), tuned, seed=0)

@@ -10,12 +10,15 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+import torch
 import toys
 from commands import Spear, assert_one_error, read, seal
 from safetensors.torch import load_file, save_file
 from searches import ENDED, replace, truncate
 
 from spear_gym.evaluation import PlanEvaluator
+from spear_gym.pruning.keeping import load_network
+from spear_gym.workload import measure
 
 
 def test_evaluate_reproduces_the_measured_row(spear: Spear, folder: Path) -> None:
@@ -143,3 +146,16 @@ def test_damaged_runs(
         with suppress(ValueError):
             seal(folder)
     assert_one_error(spear("evaluate", folder, "--workload", "toys:tiny"), message)
+
+
+def test_a_run_folder_gives_its_network_without_the_data(folder: Path) -> None:
+    workload = toys.tiny()
+    kept = load_network(folder, model=lambda: workload.graph.model)
+    measured = measure(workload, kept, "test")
+    result = read(folder / "result.json")
+    assert result["test"]["synops"] == measured.synops
+    assert result["test"]["accuracy"] == measured.accuracy
+    (folder / "network.json").unlink()  # as versions before wrote folders
+    again = load_network(folder, workload=workload)
+    state = kept.state_dict()
+    assert all(torch.equal(state[name], value) for name, value in again.state_dict().items())

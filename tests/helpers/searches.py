@@ -11,6 +11,7 @@ from commands import read
 FILES = {
     "curve.png",
     "ledger.log",
+    "network.json",
     "network.safetensors",
     "plan.json",
     "plan.png",
@@ -28,7 +29,12 @@ def result_of(folder: Path) -> dict[str, Any]:
     """The result without what a clock says and what depends on when it was interrupted."""
     result = read(folder / "result.json")
     statistics = result.pop("statistics")
-    assert set(result.pop("sha256")) == FILES - {"ledger.log", "curve.png", "plan.png"}
+    assert set(result.pop("sha256")) == FILES - {
+        "ledger.log",
+        "network.json",
+        "curve.png",
+        "plan.png",
+    }
     assert not any("PyTorch" in way for way in statistics)
     assert set(result.pop("seconds")) == {"search", "finetune", "test"}
     return result

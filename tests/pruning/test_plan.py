@@ -96,7 +96,7 @@ def test_next_counts_equal_brute_force(channels: int, multiple: int, least: int)
     limits = space(channels, channel_multiple=multiple, min_channels=least)
     can = sorted({limits.count(0, ratio) for ratio in np.linspace(0, 1, 20 * channels + 1)})
     for count in can:
-        assert limits.next_lower(count) == max([c for c in can if c < count], default=count)
+        assert limits.next_lower(0, count) == max([c for c in can if c < count], default=count)
         assert limits.next_higher(0, count) == min([c for c in can if c > count], default=count)
 
 
@@ -123,7 +123,7 @@ def test_size_equals_brute_force(
 
 def test_next_counts_by_hand() -> None:
     limits = space(9, 10, channel_multiple=4, min_channels=3)
-    assert [limits.next_lower(n) for n in (10, 9, 8, 4, 3)] == [8, 8, 4, 3, 3]
+    assert [limits.next_lower(0, n) for n in (10, 9, 8, 4, 3)] == [8, 8, 4, 3, 3]
     assert [limits.next_higher(0, n) for n in (3, 4, 8, 9)] == [4, 8, 8, 9]
     assert [limits.next_higher(1, n) for n in (3, 4, 8, 10)] == [4, 8, 10, 10]
 

@@ -30,7 +30,7 @@ from torch import Tensor, nn
 
 from spear_gym.pruning.criteria import rank_channels
 from spear_gym.pruning.plan import Plan, PlanError, PlanSpace
-from spear_gym.pruning.surgery import check_surgery, grafted_network, prune_network
+from spear_gym.pruning.surgery import check_surgery, grafted_network, prune_network, runnable
 from spear_gym.snn.graph import SpikingGraph
 from spear_gym.snn.trace import trace
 from spear_gym.snn.zoo import cluttered_digits_net, digits_net
@@ -50,9 +50,8 @@ def shipped(name: str, seed: int = 0) -> tuple[SpikingGraph, Tensor]:
 
 
 def minimum_plan(graph: SpikingGraph) -> Plan:
-    return PlanSpace(graph.groups, rank_channels(graph, "l1"), max_ratio=0.999).plan(
-        [1] * len(graph.groups)
-    )
+    space = PlanSpace(graph.groups, rank_channels(graph, "l1"))
+    return space.plan(space.fewest_counts())
 
 
 def assert_same_spikes(graph: SpikingGraph, plan: Plan, inputs: Tensor) -> dict[str, Tensor]:
@@ -115,7 +114,14 @@ SILENCED: dict[str, tuple[Callable[[], nn.Module], int, dict[str, tuple[str, ...
     "groups": (
         GroupNet,
         8,
-        {"stem": ("a",), "point": ("b", "c"), "wide": ("d",), "hidden": ("g",)},
+        {
+            "stem": ("a",),
+            "point": ("b", "c"),
+            "wide": ("d",),
+            "before": ("e",),
+            "grouped": ("f",),
+            "hidden": ("g",),
+        },
     ),
 }
 
@@ -362,3 +368,37 @@ def test_the_check_leaves_other_networks_alone() -> None:
     inputs = torch.rand(4, 1, 8, 8)
     check_surgery(trace(LoopNet(way), inputs), inputs)
     assert bystander.mem.tolist() == [[1.0, 1.0], [1.0, 1.0]]
+
+
+class Grouped(nn.Module):
+    """One layer whose width is written into a GroupNorm, and one that is free."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(1, 6, 3, padding=1)
+        self.norm = nn.GroupNorm(6, 6)
+        self.lif1 = snn.Leaky(beta=0.6, threshold=0.3, init_hidden=True)
+        self.conv2 = nn.Conv2d(6, 5, 3, padding=1)
+        self.lif2 = snn.Leaky(beta=0.6, threshold=0.3, init_hidden=True)
+        self.fc = nn.Linear(5 * 64, 4)
+        self.lif3 = snn.Leaky(beta=0.6, threshold=0.3, init_hidden=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.lif2(self.conv2(self.lif1(self.norm(self.conv1(x)))))
+        return self.lif3(self.fc(x.flatten(1)))
+
+
+def test_a_width_written_into_one_layer_fixes_that_layer() -> None:
+    inputs = torch.rand(4, 1, 8, 8)
+    graph = trace(Grouped(), inputs)
+    assert [group.name for group in graph.groups] == ["conv1", "conv2"]
+    found = runnable(graph, inputs)
+    assert [group.name for group in found.groups] == ["conv2"]
+    (space,) = set(found.fixed) - set(graph.fixed)
+    assert "fewer channels of 'conv1'" in found.fixed[space]
+
+
+def test_a_width_written_into_the_only_layer_is_refused() -> None:
+    inputs = torch.rand(4, 1, 8, 8)
+    with pytest.raises(PlanError, match="has a size written into it"):
+        runnable(trace(LoopNet(fixed_view_of_a_batch), inputs), inputs)

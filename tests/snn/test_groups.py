@@ -32,9 +32,11 @@ def members(graph: SpikingGraph, group: str) -> list[str]:
 
 def test_groups_of_tied_layers() -> None:
     graph = trace(GroupNet(), images())
-    # In the order of their first members; grouped convolutions fix the channels on both sides,
-    # and the classes of fc are never pruned.
-    assert widths(graph) == {"stem": 8, "point": 6, "wide": 4, "hidden": 7}
+    # In the order of their first members; the classes of fc are never pruned.
+    assert widths(graph) == {
+        "stem": 8, "point": 6, "wide": 4, "before": 8, "grouped": 6, "hidden": 7,
+    }  # fmt: skip
+    assert {group.name for group in graph.groups if group.blocks == 2} == {"before", "grouped"}
     assert members(graph, "stem") == ["stem", "depthwise"]
     assert members(graph, "point") == ["point", "side"]
     assert members(graph, "wide") == ["wide"]
