@@ -390,8 +390,10 @@ class Killer:
             folder = self._new()
             running = Running(command.line(folder), folder, die_at)
             if running.wait() != -signal.SIGKILL:
-                shutil.rmtree(folder)
-                break
+                shutil.rmtree(folder)  # it has fewer writes
+                if kills is None:
+                    break
+                continue
             self._counted(signal.SIGKILL)
             count += 1
             self._finished(command, folder, self._compared(command, {}, folder))
@@ -570,7 +572,7 @@ def main() -> None:
             *plan(killer, options.kills, options.only),
             *extra(killer, options.only),
         ]:
-            say(title)
+            say(f"{title} (so far: {killer.totals})")
             job()
         say(str(killer.totals))
     sys.exit(0 if killer.totals.clean else 1)
