@@ -232,8 +232,12 @@ class Running:
         return False
 
     def outlived_by(self) -> list[int]:
-        """Its processes that still live when their grace is over."""
-        deadline = time.monotonic() + GRACE + 10
+        """Its processes that still live when their grace is over.
+
+        Workers look at their parent once they have imported their libraries, which takes as long
+        as the machine is busy.
+        """
+        deadline = time.monotonic() + GRACE + 60
         while (found := of_session(self.pid)) and time.monotonic() < deadline:
             time.sleep(0.05)
         return found
