@@ -232,8 +232,12 @@ class Running:
         return False
 
     def outlived_by(self) -> list[int]:
-        """Its processes that still live when their grace is over."""
-        deadline = time.monotonic() + GRACE + 10
+        """Its processes that still live when their grace is over.
+
+        Workers look at their parent once they have imported their libraries, which takes as long
+        as the machine is busy.
+        """
+        deadline = time.monotonic() + GRACE + 60
         while (found := of_session(self.pid)) and time.monotonic() < deadline:
             time.sleep(0.05)
         return found
@@ -390,8 +394,10 @@ class Killer:
             folder = self._new()
             running = Running(command.line(folder), folder, die_at)
             if running.wait() != -signal.SIGKILL:
-                shutil.rmtree(folder)
-                break
+                shutil.rmtree(folder)  # it has fewer writes
+                if kills is None:
+                    break
+                continue
             self._counted(signal.SIGKILL)
             count += 1
             self._finished(command, folder, self._compared(command, {}, folder))
@@ -570,7 +576,7 @@ def main() -> None:
             *plan(killer, options.kills, options.only),
             *extra(killer, options.only),
         ]:
-            say(title)
+            say(f"{title} (so far: {killer.totals})")
             job()
         say(str(killer.totals))
     sys.exit(0 if killer.totals.clean else 1)
