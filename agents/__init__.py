@@ -47,7 +47,7 @@ AGENTS: dict[str, Callable[..., Agent]] = {
     "global-l1": _later(".design", "GlobalL1"),
     "network-slimming": _later(".design", "NetworkSlimming"),
     "sca": _later(".design", "SCA"),
-    "gates": _later(".gradient", "Gates"),
+    "gates": _later(".gradient", "GateSearch"),
 }
 """Agents by name; called with an agent's settings."""
 

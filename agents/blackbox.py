@@ -53,7 +53,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Kind:
+class SamplerKind:
     """A sampler that is offered.
 
     Attributes:
@@ -67,18 +67,20 @@ class Kind:
     objectives: int = 1
 
 
-SAMPLERS: dict[str, Kind] = {
-    "qmc": Kind(
+SAMPLERS: dict[str, SamplerKind] = {
+    "qmc": SamplerKind(
         QMCSampler,
         {"scramble": True, "warn_independent_sampling": False, "warn_asynchronous_seeding": False},
     ),
-    "tpe": Kind(TPESampler),
+    "tpe": SamplerKind(TPESampler),
     # Scoring gives one plan one score. A trial takes up to a second once 200 are known.
-    "gp": Kind(GPSampler, {"deterministic_objective": True, "warn_independent_sampling": False}),
-    "cma-es": Kind(CmaEsSampler, {"warn_independent_sampling": False}),
-    "nsga-ii": Kind(NSGAIISampler),
-    "nsga-ii-2": Kind(NSGAIISampler, objectives=2),
-    "evolution": Kind(RegularizedEvolutionSampler),
+    "gp": SamplerKind(
+        GPSampler, {"deterministic_objective": True, "warn_independent_sampling": False}
+    ),
+    "cma-es": SamplerKind(CmaEsSampler, {"warn_independent_sampling": False}),
+    "nsga-ii": SamplerKind(NSGAIISampler),
+    "nsga-ii-2": SamplerKind(NSGAIISampler, objectives=2),
+    "evolution": SamplerKind(RegularizedEvolutionSampler),
 }
 """Samplers by agent name."""
 

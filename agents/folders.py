@@ -13,8 +13,8 @@ from typing import Any, Literal
 
 from spear_gym import files
 from spear_gym.files import FileError, check_writable, raised_as, temporary_for
+from spear_gym.ownership import Lease, own
 from spear_gym.pruning.keeping import NETWORK, PLAN, STRUCTURE
-from spear_gym.record.ownership import Lease, own
 
 SETTINGS, RESULT = "settings.json", "result.json"
 OWNER = "owner.json"

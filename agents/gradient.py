@@ -83,7 +83,7 @@ TEMPERATURE = 2 / 3
 """Of the concrete distribution (Louizos et al., ICLR 2018, section 4)."""
 
 
-def drawn(logits: Tensor, generator: torch.Generator) -> Tensor:
+def drawn_gates(logits: Tensor, generator: torch.Generator) -> Tensor:
     """Gates of 0 or 1, 1 with the probability sigmoid(logit); the gradient is the concrete's."""
     uniform = torch.rand(logits.shape, generator=generator, dtype=torch.float64)
     noise = torch.logit(uniform, eps=1e-6).to(logits.dtype)
@@ -107,7 +107,7 @@ def predicted(estimator: SynopsEstimator, scored: Tensor) -> Tensor:
     return estimator.predict(value) + slope * (scored - scored.detach())
 
 
-class Gates:
+class GateSearch:
     """Trains channel gates, then bisects a common factor on the sums of their probabilities.
 
     See the module docstring.
@@ -161,7 +161,7 @@ class Gates:
             for index in sample_batches(len(data), settings.batch_size, batches, generator):
                 readout, synops = network.forward(
                     data.inputs[index],
-                    {space: drawn(v, generator).to(device) for space, v in logits.items()},
+                    {space: drawn_gates(v, generator).to(device) for space, v in logits.items()},
                     training=batchwise,
                     bn_time="pooled",
                     counted={space: torch.sigmoid(v).to(device) for space, v in logits.items()},

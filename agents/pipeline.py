@@ -7,7 +7,7 @@ import json
 import platform
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -15,13 +15,13 @@ from typing import Any
 from spear_gym.evaluation import Counts, EvaluationFailed, Finetuned, PlanEvaluator
 from spear_gym.files import uninterrupted, write_json
 from spear_gym.judge import Candidate, Judge
+from spear_gym.ownership import Lease
 from spear_gym.record.ledger import Failure, Ledger, Replay
-from spear_gym.record.ownership import Lease
 from spear_gym.workload import Measurement, Workload, measure
 
 from .base import Agent, SearchResult, SearchSession, run_search
 from .folders import RUN_FORMAT, SETTINGS, RunError, is_identity, owned, read_json
-from .repair import OnStep, Step, repair
+from .repair import OnStep, RepairStep, repair
 from .run_folder import (
     Phases,
     SearchReport,
@@ -72,7 +72,7 @@ def search_in_folder(
         LedgerError: when the ledger belongs to another search, or the replay diverges.
     """
     conditions = {
-        "settings": {k: v for k, v in asdict(settings).items() if k != "top"},
+        "settings": {k: v for k, v in settings.to_json().items() if k != "top"},
         "fingerprint": evaluator.fingerprint(),
         "lre": estimator_json(judge.estimator),
         "versions": environment_versions(),
@@ -217,7 +217,7 @@ def finish(
     limit = judge.target * evaluator.reference.synops
     chosen = min(range(len(tuned)), key=lambda i: _final_order(tuned[i], limit))
     candidate, network = ranked[chosen], tuned[chosen]
-    steps: tuple[Step, ...] = ()
+    steps: tuple[RepairStep, ...] = ()
     extra = 0
     if settings.repair:
         delivery = repair(

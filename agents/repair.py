@@ -1,6 +1,6 @@
 """Keeping the promise: what is done with a fine-tuned network that misses the SynOps target.
 
-The paper stops after fine-tuning; all of this is ours. SynOps and accuracies here are those on the
+Nothing of it is in the paper, as far as that is known. SynOps and accuracies here are those on the
 search split, so that test stays untouched. Because the two splits differ a little, the aim is
 :data:`AIM` of the target.
 
@@ -47,7 +47,7 @@ BRIEF_RATE = 0.3
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class RepairStep:
     """One step of a repair.
 
     Attributes:
@@ -78,7 +78,7 @@ class Delivery:
     """
 
     tuned: Finetuned
-    steps: tuple[Step, ...]
+    steps: tuple[RepairStep, ...]
     evaluations: int
 
     @property
@@ -87,7 +87,7 @@ class Delivery:
         return any(step.action == "trim" and step.adopted for step in self.steps)
 
 
-OnStep = Callable[[Step], None]
+OnStep = Callable[[RepairStep], None]
 """Called after each step."""
 
 
@@ -151,9 +151,9 @@ class _Work:
 
     # ---------------------------------------------------------------- trimming
 
-    def trimmed(self, tuned: Finetuned) -> tuple[Finetuned, list[Step]]:
+    def trimmed(self, tuned: Finetuned) -> tuple[Finetuned, list[RepairStep]]:
         """The network with the cheapest channels removed until it is under the aim."""
-        steps: list[Step] = []
+        steps: list[RepairStep] = []
         aim, growth = AIM * self.judge.target, 1.0
         for number in range(TRIM_ROUNDS + 1):
             if self.fraction(tuned) <= aim:
@@ -231,7 +231,7 @@ class _Work:
 
     # ---------------------------------------------------------------- widening
 
-    def widened(self, tuned: Finetuned) -> tuple[Finetuned, list[Step]] | None:
+    def widened(self, tuned: Finetuned) -> tuple[Finetuned, list[RepairStep]] | None:
         """The network with channels given back, fine-tuned; ``None`` when none fits."""
         evaluator = self.evaluator
         inner = PlanEvaluator(
@@ -283,8 +283,10 @@ class _Work:
             if higher > count:
                 yield (*counts[:index], higher, *counts[index + 1 :])
 
-    def _step(self, action: str, tuned: Finetuned, epochs: int) -> Step:
-        step = Step(action, tuned.plan.counts, tuned.search.accuracy, self.fraction(tuned), epochs)
+    def _step(self, action: str, tuned: Finetuned, epochs: int) -> RepairStep:
+        step = RepairStep(
+            action, tuned.plan.counts, tuned.search.accuracy, self.fraction(tuned), epochs
+        )
         self.on_step(step)
         return step
 

@@ -19,12 +19,12 @@ from spear_gym.pruning.keeping import NETWORK, PLAN, network_files
 from spear_gym.pruning.plan import Plan
 from spear_gym.report.plan_view import LayerView, PlanView
 from spear_gym.report.search_pictures import curve_png, plan_png
-from spear_gym.settings import DEFAULT_TARGET
+from spear_gym.settings import Goal, PlanSettings, flat
 from spear_gym.workload import Measurement
 
 from .base import SearchResult
 from .folders import RESULT, sums
-from .repair import Step
+from .repair import RepairStep
 
 Outcome = Literal["kept", "repaired", "broken"]
 RESULT_FORMAT = "spear-gym result 1"
@@ -38,22 +38,11 @@ class SearchSettings:
         workload: name in the catalogue or ``module:function``.
         agent: agent name, or its path.
         agent_settings: its settings, beside its defaults.
-        target: SynOps fraction, or ``None`` when ``target_synops`` is given.
-        target_synops: SynOps per sample.
+        plans: the plans that it may make, and how they are scored.
+        goal: what they are judged by; reward and prediction by name.
         budget: paid evaluations.
         seed: of the agent and of fine-tuning.
-        reward: reward name.
-        reward_settings: its settings.
-        scoring: way of scoring, the workload's default when ``None``.
-        precision: of the products in scoring.
-        criterion: channel criterion.
-        lre: ``"auto"``, ``"none"`` or a path.
-        channel_multiple: kept channels are multiples of this.
-        min_channels: fewest channels a group keeps.
-        max_ratio: largest prune ratio.
         hidden_features: observation features that agents see as 0.
-        confidence: of the bound that plans are judged by, ``None`` for the prediction itself.
-        extrapolate: allow a target outside the range of the prediction.
         top: plans that are fine-tuned; the best on search is chosen.
         repair: trim a network that breaks its target.
         use_slack: widen one that wastes it.
@@ -63,26 +52,37 @@ class SearchSettings:
     workload: str
     agent: str
     agent_settings: dict[str, Any] = field(default_factory=dict)
-    target: float | None = DEFAULT_TARGET
-    target_synops: float | None = None
+    plans: PlanSettings = field(default_factory=PlanSettings)
+    goal: Goal = field(default_factory=Goal)
     budget: int = 200
     seed: int = 0
-    reward: str = "tar"
-    reward_settings: dict[str, float] = field(default_factory=dict)
-    scoring: str | None = None
-    precision: str = "float32"
-    criterion: str = "l1"
-    lre: str = "auto"
-    channel_multiple: int = 1
-    min_channels: int = 1
-    max_ratio: float = 0.9
     hidden_features: tuple[str, ...] = ()
-    confidence: float | None = None
-    extrapolate: bool = False
     top: int = 1
     repair: bool = False
     use_slack: bool = False
     threads: int = 1
+
+    def to_json(self) -> dict[str, Any]:
+        """As ``settings.json`` holds them, in the order of :data:`WRITTEN`.
+
+        Raises:
+            ValueError: a subclass that names what a file cannot keep.
+        """
+        values = flat(self)
+        newer = {name: values[name] for name in NEWER if values[name]}
+        return {name: values[name] for name in WRITTEN} | newer
+
+
+WRITTEN = (
+    "workload", "agent", "agent_settings", "target", "target_synops", "budget", "seed", "reward",
+    "reward_settings", "scoring", "precision", "criterion", "lre", "channel_multiple",
+    "min_channels", "max_ratio", "hidden_features", "confidence", "extrapolate", "top", "repair",
+    "use_slack", "threads",
+)  # fmt: skip
+"""Names in ``settings.json``, in the order of its first version: equal settings, equal bytes."""
+
+NEWER = ("exclude",)
+"""Names that are written only when they are set, so that files without them stay as they were."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +120,7 @@ class SearchReport:
     tuned_plans: int
     scored_plans: int
     phases: Phases
-    repairs: tuple[Step, ...] = ()
+    repairs: tuple[RepairStep, ...] = ()
     repair_evaluations: int = 0
 
     @property
@@ -239,10 +239,10 @@ def result_json(
         "test": asdict(report.measured),
         "test_unpruned": asdict(report.unpruned),
         "test_synops_fraction": report.fraction,
-        "target_synops": settings.target_synops,
+        "target_synops": settings.goal.target_synops,
         "lre": estimator_json(judge.estimator),
-        "kept": report.kept(judge.target, settings.target_synops),
-        "outcome": report.outcome(judge.target, settings.target_synops),
+        "kept": report.kept(judge.target, settings.goal.target_synops),
+        "outcome": report.outcome(judge.target, settings.goal.target_synops),
         "repairs": [asdict(step) for step in report.repairs],
         "repair_evaluations": report.repair_evaluations,
     }

@@ -52,7 +52,7 @@ WIDEST = 10.0
 
 
 @dataclass(frozen=True, slots=True)
-class Settings:
+class SpearDDPGSettings:
     """Settings of spear-ddpg; actions live in [-1, 1].
 
     Attributes:
@@ -222,7 +222,7 @@ def truncated_normal(mean: Tensor, sigma: float) -> Tensor:
 class _SearchCallback(StopWhenDone):
     """Decays the exploration per episode, too."""
 
-    def __init__(self, session: SearchSession, settings: Settings, warmup: int) -> None:
+    def __init__(self, session: SearchSession, settings: SpearDDPGSettings, warmup: int) -> None:
         super().__init__(session)
         self.settings = settings
         self.warmup = warmup
@@ -263,8 +263,8 @@ class SpearDDPG:
     name = "spear-ddpg"
     trains = True
 
-    def __init__(self, settings: Settings | None = None, **changes: Any) -> None:
-        self.settings = with_changes(self.name, settings or Settings(), changes, RANGES)
+    def __init__(self, settings: SpearDDPGSettings | None = None, **changes: Any) -> None:
+        self.settings = with_changes(self.name, settings or SpearDDPGSettings(), changes, RANGES)
 
     def search(self, session: SearchSession, seed: int) -> None:
         """Trains on episodes until the budget is spent."""

@@ -8,7 +8,7 @@ the tuning searches.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +17,7 @@ import yaml
 
 from spear_gym.files import write_json, write_text
 from spear_gym.record.storage import mend_end, open_storage, open_study, own_study
+from spear_gym.settings import Goal, PlanSettings, flat
 from spear_gym.text import unknown
 
 from .algorithms import ALGORITHMS, ENVIRONMENT, WRAPPERS
@@ -28,10 +29,9 @@ if TYPE_CHECKING:
     import optuna
     from optuna.storages import BaseStorage
 
+    from spear_gym.evaluation import PlanEvaluator
     from spear_gym.judge import Judge
-    from spear_gym.record.ownership import Lease
-
-    from .compare.cells import Bench
+    from spear_gym.ownership import Lease
 
 Space = Callable[["optuna.Trial"], dict[str, Any]]
 
@@ -53,6 +53,8 @@ class TuningSettings:
         seeds: searches per trial and target.
         budget: paid evaluations of each search.
         seed: of the sampler.
+        plans: the plans that may be made, and how they are scored.
+        goal: what they are judged by, but for the target.
     """
 
     algorithm: str
@@ -62,6 +64,13 @@ class TuningSettings:
     seeds: int = 2
     budget: int = 200
     seed: int = 0
+    plans: PlanSettings = field(default_factory=PlanSettings)
+    goal: Goal = field(default_factory=Goal)
+
+    def to_json(self) -> dict[str, Any]:
+        """As files hold them; the targets stand for that of the goal."""
+        values = flat(self)
+        return {name: values[name] for name in values if name not in ("target", "target_synops")}
 
 
 def off_policy(trial: optuna.Trial) -> dict[str, Any]:
@@ -156,7 +165,7 @@ SPACES: dict[str, Space] = {
 """What is tuned, *reconstructed* from the usual ranges; budgets here are short."""
 
 
-def check(settings: TuningSettings) -> None:
+def check_tuning(settings: TuningSettings) -> None:
     """Refuses what cannot be tuned, before any work.
 
     Raises:
@@ -174,8 +183,7 @@ def check(settings: TuningSettings) -> None:
 
 def tune(
     settings: TuningSettings,
-    judges: dict[float, Judge],
-    bench: Bench,
+    evaluator: PlanEvaluator,
     folder: Path,
     *,
     on_trial: Callable[[float], None] | None = None,
@@ -184,8 +192,7 @@ def tune(
 
     Args:
         settings: how.
-        judges: by target.
-        bench: gives the evaluator of the workload.
+        evaluator: of the workload's plans, as the settings make it.
         folder: its ``trials.log`` keeps the trials; ``<algorithm>.yml`` and
             ``<algorithm>.tuning.json`` are written there at the end.
         on_trial: called after each trial with its value.
@@ -197,24 +204,25 @@ def tune(
         AgentError: for settings that cannot be tuned, or a folder of another tuning.
         LedgerError: when the trials are damaged, and how to keep what is whole.
         OwnedError: when another process tunes into the folder.
+        ValueError: other subclasses that name what does not fit a target.
     """
-    check(settings)
+    check_tuning(settings)
+    judges = {target: settings.goal.at(target).judge(evaluator) for target in settings.targets}
     storage = open_storage(folder / TRIALS)
     with own_study(storage, folder / TRIALS, _name(settings)) as lease:
         study = _study(settings, folder / TRIALS, storage)
-        return _tuned(settings, judges, bench, folder, study, lease, on_trial)
+        return _tuned(settings, judges, evaluator, folder, study, lease, on_trial)
 
 
 def _tuned(
     settings: TuningSettings,
     judges: dict[float, Judge],
-    bench: Bench,
+    evaluator: PlanEvaluator,
     folder: Path,
     study: optuna.Study,
     lease: Lease,
     on_trial: Callable[[float], None] | None,
 ) -> dict[str, Any]:
-    evaluator = bench.evaluator(settings.workload)
     while len(done := _done(study)) < settings.trials:
         trial = study.ask()
         tried = SPACES[settings.algorithm](trial) if _library(done) else {}
@@ -250,11 +258,12 @@ def _study(settings: TuningSettings, path: Path, storage: BaseStorage) -> optuna
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     study = open_study(storage, _name(settings))
     mend_end(storage)
-    asked = asdict(settings) | {"trials": None, "targets": list(settings.targets)}
+    asked = settings.to_json() | {"trials": None, "targets": list(settings.targets)}
     found = study.user_attrs.get("settings")
     if found is None:
         study.set_user_attr("settings", asked)
-    elif found != asked:
+    # Earlier versions wrote neither the plans' settings nor the goal's.
+    elif found != {name: value for name, value in asked.items() if name in found}:
         raise AgentError(f"'{path}' holds a tuning with other settings; choose another --out")
     for unfinished in study.get_trials(states=(optuna.trial.TrialState.RUNNING,)):
         study.tell(unfinished.number, state=optuna.trial.TrialState.FAIL)
@@ -293,7 +302,7 @@ def _written(
     text = yaml.safe_dump({ENVIRONMENT: tuned}, sort_keys=False)
     write_text(folder / f"{name}.yml", text)
     record = {
-        **asdict(settings),
+        **settings.to_json(),
         "objective": "mean area under the anytime curve of the best score that keeps the target",
         "sampler": "TPE, random for 5 trials; the first one has the library's settings",
         "evaluations": sum(trial.user_attrs["paid"] for trial in done),

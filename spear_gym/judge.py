@@ -143,7 +143,7 @@ def make_judge(
         target_synops: absolute SynOps per sample instead.
         confidence: with which plans predicted to keep the target shall keep it: they are judged by
             the upper bound of their prediction (:func:`spear_gym.lre.bounded`). ``None``: by the
-            prediction itself, as in the paper.
+            prediction itself.
         extrapolate: allow a target outside the SynOps that the estimator was fitted to.
 
     Raises:
@@ -277,13 +277,12 @@ def check_reachable(
         TargetError: when a target cannot be reached.
         LREError: when the store belongs to something else.
     """
-    kept = SampleStore(store, evaluator.fingerprint())
-    counts = evaluator.space.smallest_counts()
-    item = (counts, seed * 1000)
-    sample = kept.get(*item)
-    if sample is None:
-        sample = sample_plan(evaluator, item)
-        kept.add(sample, item[1])
+    item = (evaluator.space.smallest_counts(), seed * 1000)
+    with SampleStore(store, evaluator.fingerprint()) as kept:
+        sample = kept.get(*item)
+        if sample is None:
+            sample = sample_plan(evaluator, item)
+            kept.add(sample, item[1])
     # A fit is refused for targets so far outside its samples, among which this is the lowest.
     if not sample.failed and min(targets) < sample.finetuned - RANGE_MARGIN:
         raise TargetError(

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
-from typing import Any, Self
+from dataclasses import asdict, dataclass, field, fields, replace
+from typing import Any, Protocol, Self
 
 from spear_gym.envs_registry.fits import stored_lre
 from spear_gym.evaluation import PlanEvaluator
 from spear_gym.judge import Judge, make_estimator, make_judge, target_fraction
-from spear_gym.lre import SynopsEstimator
+from spear_gym.lre import LREError, SynopsEstimator
 from spear_gym.pruning.limits import RatioLimit, WholeLimit
 from spear_gym.pruning.plan import MAX_RATIO
-from spear_gym.reward import RewardShape, make_reward
+from spear_gym.reward import RewardError, RewardShape, make_reward
 from spear_gym.workload import Workload
 
 DEFAULT_TARGET = 0.3
@@ -93,6 +93,25 @@ class Goal:
         if self.target is None and self.target_synops is None:
             object.__setattr__(self, "target", DEFAULT_TARGET)
 
+    def at(self, target: float) -> Self:
+        """The same goal for another target, a fraction."""
+        return replace(self, target=target, target_synops=None)
+
+    def check_named(self) -> None:
+        """Refuses what a file cannot name.
+
+        Raises:
+            RewardError: for a reward shape of the caller's own.
+            LREError: for an estimator of the caller's own.
+        """
+        if not isinstance(self.reward, str):
+            raise RewardError(f"reward is {self.reward!r}; a file can keep a name only: give that")
+        if not isinstance(self.lre, str):
+            raise LREError(
+                f"lre is {self.lre!r}; a file can keep a name or a path only: save the fit and "
+                "give its path"
+            )
+
     def shape(self) -> RewardShape:
         """The reward shape.
 
@@ -109,6 +128,15 @@ class Goal:
         """
         return target_fraction(evaluator, self.target, self.target_synops)
 
+    def estimator(self, evaluator: PlanEvaluator) -> SynopsEstimator:
+        """The estimator that ``lre`` stands for.
+
+        Raises:
+            LREError: when there is none.
+        """
+        stored = stored_lre(evaluator) if self.lre == "auto" else None
+        return make_estimator(evaluator, self.lre, stored)
+
     def judge(self, evaluator: PlanEvaluator, estimator: SynopsEstimator | None = None) -> Judge:
         """A judge of an evaluator's plans.
 
@@ -119,15 +147,51 @@ class Goal:
         Raises:
             ValueError: a subclass that names what does not fit; see :func:`make_judge`.
         """
-        if estimator is None:
-            stored = stored_lre(evaluator) if self.lre == "auto" else None
-            estimator = make_estimator(evaluator, self.lre, stored)
         return make_judge(
             evaluator,
-            estimator,
+            self.estimator(evaluator) if estimator is None else estimator,
             self.shape(),
             target=self.target,
             target_synops=self.target_synops,
             confidence=self.confidence,
             extrapolate=self.extrapolate,
         )
+
+
+class Asked(Protocol):
+    """Settings of whatever kind that hold those of plans and a goal."""
+
+    @property
+    def plans(self) -> PlanSettings:
+        """Which plans, and how they are scored."""
+
+    @property
+    def goal(self) -> Goal:
+        """What they are judged by."""
+
+
+PLANS = tuple(each.name for each in fields(PlanSettings))
+GOAL = tuple(each.name for each in fields(Goal))
+
+
+def flat(asked: Asked) -> dict[str, Any]:
+    """Settings as files hold them: those of plans and goal beside the others.
+
+    Raises:
+        ValueError: a subclass that names what a file cannot keep.
+    """
+    asked.goal.check_named()
+    values: dict[str, Any] = {}
+    for each in fields(asked):  # type: ignore[arg-type]
+        value = getattr(asked, each.name)
+        values |= asdict(value) if each.name in ("plans", "goal") else {each.name: value}
+    return values
+
+
+def parted(values: Mapping[str, Any]) -> dict[str, Any]:
+    """What :func:`flat` gave, as arguments of the class that it came from."""
+    rest = {name: value for name, value in values.items() if name not in (*PLANS, *GOAL)}
+    plans, goal = (
+        {name: values[name] for name in names if name in values} for names in (PLANS, GOAL)
+    )
+    return {**rest, "plans": PlanSettings(**plans), "goal": Goal(**goal)}

@@ -50,6 +50,17 @@ def test_every_linked_file_exists(path: Path) -> None:
     assert [str(link) for link in linked if not link.exists()] == []
 
 
+def test_contributors_are_sent_to_places_that_are_there() -> None:
+    text = (DOCS / "contributing.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"`([a-z_]+/[\w./-]*)`", text))
+    concepts = text.split("## Where things are")[1].split("\n## ")[0]
+    assert len(re.findall(r"^\| [a-z]", concepts, re.MULTILINE)) >= 10
+    # Some are said from the package: `simulation/layers.py`.
+    missing = [p for p in named if not ((ROOT / p).exists() or (ROOT / "spear_gym" / p).exists())]
+    # Of a study to come.
+    assert sorted(missing) == ["figures/", "notebooks/results/STUDY/"]
+
+
 def test_studies_have_one_shape() -> None:
     for name in STUDIES:
         folder = RESULTS / name

@@ -316,7 +316,7 @@ def test_index_tells_sizes_and_recipes() -> None:
         row = next(line for line in text.splitlines() if line.startswith(f"| `{name}` |"))
         sizes = entry.data().named().values()
         assert ", ".join(f"{len(split):,}" for split in sizes) in row
-        assert f"{entry.finetune.epochs} epochs, Adam {entry.finetune.lr:g}" in row
+        assert f"{entry.finetune.epochs} epochs, AdamW {entry.finetune.lr:g}" in row
         assert f"{stored[name]['synops']:,.0f}" in row
         parameters = sum(p.numel() for p in entry.network(0).parameters())
         assert f"{parameters:,} parameters" in row

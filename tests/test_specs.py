@@ -20,7 +20,7 @@ from gymnasium.wrappers import (
 from rollouts import random_actions, rollout, same
 
 import spear_gym  # noqa: F401 - registers
-from spear_gym.env import OptionError, make_env
+from spear_gym.env import ActionError, OptionError, make_env
 from spear_gym.env.spec import SpecError
 from spear_gym.env.vector import SpearPruneVectorEnv
 from spear_gym.envs_registry import ENTRIES
@@ -212,6 +212,58 @@ def test_unknown_arguments_are_refused(make: Any, key: str, match: str) -> None:
         TypeError, match=rf"unexpected keyword argument '{key}': .*did you mean.*{match}"
     ):
         make(NAME, **{key: 0.5})
+
+
+WRONG: dict[str, tuple[Any, ...]] = {
+    **dict.fromkeys(
+        ("target", "target_synops", "confidence", "max_ratio"), ("0.3", True, [0.3], {}, 1j, b"1")
+    ),
+    **dict.fromkeys(("channel_multiple", "min_channels"), ("2", True, 2.5, [2], 2.0)),
+    **dict.fromkeys(("scoring", "precision", "criterion", "render_mode"), (3, True, ["l1"], b"l1")),
+    "reward_settings": ([1], "lam=1", 3, True),
+    "extrapolate": ("no", 1, [], 0.0),
+    "hidden_features": ("input_rate", 3, [3], {"input_rate": 1}, True),
+    "evaluator": (3, "digits", True),
+    "workload": (3, ["digits"], b"digits"),
+}
+
+
+@pytest.mark.parametrize(("name", "value"), [(n, v) for n, given in WRONG.items() for v in given])
+def test_arguments_of_the_wrong_type(tiny: Workload, name: str, value: Any) -> None:
+    """Named with their value, before anything is trained, whoever asks."""
+    arguments = {"workload": tiny, "lre": "none", name: value}
+    with pytest.raises(OptionError, match=rf"^{name} is .*; it must be a|^extrapolate .* True or"):
+        make_env(**arguments)
+    with pytest.raises(OptionError, match=f"^{name} is "):
+        SpearPruneVectorEnv(2, **arguments)
+
+
+def test_numbers_of_numpy_are_numbers(tiny: Workload) -> None:
+    env = make_env(
+        tiny, np.float32(0.5), lre="none", min_channels=np.int64(2), max_ratio=np.float64(0.8),
+        extrapolate=np.bool_(False),
+    )  # fmt: skip
+    assert (env.judge.target, env.evaluator.space.min_channels) == (0.5, 2)
+
+
+@pytest.mark.parametrize("mode", ["humn", "rgb-array", ""])
+def test_render_modes_that_there_are_none_of(tiny: Workload, mode: str) -> None:
+    with pytest.raises(OptionError, match=f"unknown render_mode '{mode}'; .*known are: "):
+        make_env(tiny, lre="none", render_mode=mode)
+
+
+@pytest.mark.parametrize("action", [["x"], None, [None], "0.3", [[0.3], [0.3, 0.3]], object()])
+def test_actions_that_are_none(tiny: Workload, action: Any) -> None:
+    env = make_env(tiny, target=0.3, lre="none")
+    env.reset()
+    with pytest.raises(ActionError, match=r"^action "):
+        env.step(action)
+
+
+@pytest.mark.parametrize("options", [3, "target", ["target"], True])
+def test_options_that_are_no_dictionary(tiny: Workload, options: Any) -> None:
+    with pytest.raises(OptionError, match=r"^options is .*; it must be a dictionary"):
+        make_env(tiny, target=0.3, lre="none").reset(options=options)
 
 
 @pytest.mark.parametrize("key", ["target", "traget", "seed", ""])

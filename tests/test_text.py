@@ -29,7 +29,7 @@ from spear_gym.report.page import (
     write_page,
 )
 from spear_gym.report.plan_frame import draw_plan
-from spear_gym.report.plan_view import LayerView, PlanView, plan_figure
+from spear_gym.report.plan_view import LayerView, PlanView, plan_figure, print_plan
 from spear_gym.text import csv_cell, plain_markdown, printable
 
 HOSTILE = (
@@ -162,3 +162,14 @@ def test_a_comparison_of_any_name(
     assert "<b>" not in (tmp_path / "report.html").read_text(encoding="utf-8")
     assert not re.search(r"(?<!\\)<b>", (tmp_path / "report.md").read_text(encoding="utf-8"))
     assert Comparison.load(tmp_path / ARCHIVE).settings.agents == (name, "=cmd")
+
+
+@given(st.text(max_size=20))
+@example("\x1b[31mred\u202e")
+@example("two\nlines")
+def test_plans_of_any_name_in_a_terminal(name: str) -> None:
+    layers = (LayerView(name, 6, 3, 0.1), LayerView("fc", 4, None, None))
+    view = PlanView(name, layers, 0.3, 0.1, 0.3, 0.3, 0.5, 0.1)
+    lines = print_plan(view).split("\n")
+    assert len(lines) == 4
+    assert not {"Cc", "Cf", "Zl", "Zp"} & {unicodedata.category(c) for c in "".join(lines)}

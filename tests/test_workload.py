@@ -73,11 +73,11 @@ class Flat(nn.Module):
 
 
 class Unknown(StepNet):
-    """Holds a module that the tracer does not know."""
+    """Holds a module that nobody can replay."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.pool = nn.LPPool2d(2, 2)  # type: ignore[assignment]
+        self.pool = nn.FractionalMaxPool2d(3, output_ratio=0.5)  # type: ignore[assignment]
 
 
 # What a workload is.
@@ -229,8 +229,8 @@ def test_weights_that_are_not_finite() -> None:
         make(model=model)
 
 
-def test_unknown_modules_are_named() -> None:
-    with pytest.raises(TraceError, match="LPPool2d"):
+def test_modules_that_draw_at_random_are_named() -> None:
+    with pytest.raises(TraceError, match=r"FractionalMaxPool2d.*draws at random"):
         make(model=Unknown())
 
 

@@ -14,8 +14,6 @@ from functools import cached_property
 
 import numpy as np
 
-from spear_gym.reward import make_reward
-
 from .cells import CompareSettings
 from .curves import hypervolume
 from .equal_synops import AtTarget, at_target
@@ -140,7 +138,7 @@ class Analysis:
             task: max(best_score(r) for a in self.agents for r in self._runs.get((a, task), []))
             for task in self.tasks
         }
-        self._shape = make_reward(self.settings.reward, self.settings.reward_settings)
+        self._shape = self.settings.goal.shape()
 
     def of(self, agent: str, tasks: Sequence[Task] | None = None) -> list[Record]:
         """The records of an agent, on some tasks."""

@@ -8,12 +8,13 @@ from itertools import pairwise
 from typing import Any
 
 from spear_gym.agents.base import AgentError
+from spear_gym.agents.reading import at_least_1, share
 from spear_gym.env.observation import check_features
 from spear_gym.fields import Fields, shown
 from spear_gym.files import FileError, file_name
 from spear_gym.lre.samples import MOST_FRACTION
-from spear_gym.reward import make_reward
-from spear_gym.simulation.simulate import SCORINGS
+from spear_gym.settings import parted
+from spear_gym.simulation.simulate import PRECISIONS, SCORINGS
 
 from .cells import Cell, CompareSettings
 
@@ -88,15 +89,22 @@ def read_settings(given: Fields) -> CompareSettings:
         "lre": given.text,
         "confidence": optional(lambda key: given.number(key, 0.0, 1.0)),
         "hidden_features": given.texts,
+        "precision": lambda key: given.choice(key, PRECISIONS),
+        "criterion": lambda key: given.text(key, LONGEST_NAME),
+        "channel_multiple": lambda key: at_least_1(given, key),
+        "min_channels": lambda key: at_least_1(given, key),
+        "max_ratio": lambda key: share(given, key),
+        "exclude": given.texts,
+        "extrapolate": given.flag,
     }
     given.only(read)
     for key in ("workloads", "agents", "targets"):
         given.value(key)
     values: dict[str, Any] = {key: read[key](key) for key in given.names()}
-    settings = CompareSettings(**values)
+    settings = CompareSettings(**parted(values))
     check_size(settings)
     check_features(settings.hidden_features)
-    make_reward(settings.reward, settings.reward_settings)
+    settings.goal.shape()
     return settings
 
 

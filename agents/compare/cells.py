@@ -14,12 +14,12 @@ from spear_gym.agents.base import AgentError, check_budget
 from spear_gym.agents.folders import RunError, claimed, read_json
 from spear_gym.agents.pipeline import finish, search_in_folder
 from spear_gym.agents.run_folder import SearchReport, SearchSettings
-from spear_gym.envs_registry.fits import stored_lre
+from spear_gym.env.observation import check_features
 from spear_gym.evaluation import PlanEvaluator
 from spear_gym.files import file_name, number_in_name, write_json
-from spear_gym.judge import Judge, make_estimator, make_judge
+from spear_gym.judge import Judge, TargetError
 from spear_gym.lre import estimate_of
-from spear_gym.reward import make_reward
+from spear_gym.settings import DEFAULT_TARGET, Goal, PlanSettings, flat
 from spear_gym.workload import Workload
 
 RECORD = "cell.json"
@@ -64,12 +64,12 @@ class CompareSettings:
         targets: SynOps fractions.
         seeds: runs per agent, network and target.
         budget: paid evaluations of each.
-        reward: reward name, the same for all.
-        reward_settings: its settings.
-        scoring: way of scoring, the workload's default when ``None``.
-        lre: ``"auto"``, ``"none"`` or a path.
-        confidence: of the bound that plans are judged by; ``None`` for the prediction itself.
+        plans: the plans that may be made, and how they are scored; the same for all.
+        goal: what they are judged by, but for the target, which is each cell's own.
         hidden_features: observation features that agents see as 0.
+
+    Raises:
+        TargetError: for a target in the goal.
     """
 
     workloads: tuple[str, ...]
@@ -77,12 +77,34 @@ class CompareSettings:
     targets: tuple[float, ...]
     seeds: int = 5
     budget: int = 200
-    reward: str = "tar"
-    reward_settings: dict[str, float] = field(default_factory=dict)
-    scoring: str | None = None
-    lre: str = "auto"
-    confidence: float | None = None
+    plans: PlanSettings = field(default_factory=PlanSettings)
+    goal: Goal = field(default_factory=Goal)
     hidden_features: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.goal.target_synops is not None:
+            raise TargetError(
+                "a comparison's targets are fractions, for they hold for networks of any size; "
+                "give targets in place of target_synops"
+            )
+        if self.goal.target != DEFAULT_TARGET:
+            raise TargetError(
+                f"the goal's target is {self.goal.target:g}, which a comparison has no use for; "
+                "give targets"
+            )
+
+    def to_json(self) -> dict[str, Any]:
+        """As an archive holds them.
+
+        What versions before 0.1 could not be asked for stands there only where it is not the
+        default, so that equal comparisons give equal archives.
+
+        Raises:
+            ValueError: a subclass that names what a file cannot keep.
+        """
+        values, usual = flat(self), {**asdict(PlanSettings()), **asdict(Goal())}
+        added = [name for name in ADDED if values[name] != usual[name]]
+        return {name: values[name] for name in (*WRITTEN, *added)}
 
     def cells(self) -> list[Cell]:
         """All cells, seed by seed, so that an unfinished comparison is balanced."""
@@ -94,16 +116,25 @@ class CompareSettings:
         return SearchSettings(
             workload=cell.workload,
             agent=cell.agent,
-            target=cell.target,
+            plans=self.plans,
+            goal=self.goal.at(cell.target),
             budget=self.budget,
             seed=cell.seed,
-            reward=self.reward,
-            reward_settings=self.reward_settings,
-            scoring=self.scoring,
-            lre=self.lre,
-            confidence=self.confidence,
             hidden_features=self.hidden_features,
         )
+
+
+WRITTEN = (
+    "workloads", "agents", "targets", "seeds", "budget", "reward", "reward_settings", "scoring",
+    "lre", "confidence", "hidden_features",
+)  # fmt: skip
+"""Names of the settings in an archive, in the order of its first version."""
+
+ADDED = (
+    "precision", "criterion", "channel_multiple", "min_channels", "max_ratio", "extrapolate",
+    "exclude",
+)  # fmt: skip
+"""Further names, which came later."""
 
 
 @dataclass
@@ -127,8 +158,7 @@ class Bench:
     def evaluator(self, name: str) -> PlanEvaluator:
         """The evaluator of a workload."""
         if name not in self.evaluators:
-            scoring: Any = self.settings.scoring
-            self.evaluators[name] = PlanEvaluator(self.workloads[name], scoring=scoring)
+            self.evaluators[name] = self.settings.plans.evaluator(self.workloads[name])
         return self.evaluators[name]
 
     def fingerprints(self) -> dict[str, dict[str, str]]:
@@ -144,19 +174,10 @@ class Bench:
 
     def judge(self, cell: Cell) -> Judge:
         """The judge of a cell."""
-        evaluator, lre = self.evaluator(cell.workload), self.settings.lre
-        stored = stored_lre(evaluator) if lre == "auto" else None
-        shape = make_reward(self.settings.reward, self.settings.reward_settings)
-        return make_judge(
-            evaluator,
-            make_estimator(evaluator, lre, stored),
-            shape,
-            target=cell.target,
-            confidence=self.settings.confidence,
-        )
+        return self.settings.goal.at(cell.target).judge(self.evaluator(cell.workload))
 
 
-def check(bench: Bench) -> None:
+def check_comparison(bench: Bench) -> None:
     """Refuses what no cell could be run with, before any is.
 
     Raises:
@@ -172,6 +193,8 @@ def check(bench: Bench) -> None:
     if settings.seeds < 1:
         raise AgentError(f"seeds is {settings.seeds}; it must be at least 1")
     check_budget(settings.budget)
+    check_features(settings.hidden_features)
+    settings.goal.check_named()
     for agent in settings.agents:
         make_agent(agent)
     places: dict[Path, Cell] = {}

@@ -12,6 +12,7 @@ from spear_gym.files import write_text
 from spear_gym.report.page import Page, Section, Table, csv_text, write_page
 
 from .analysis import Analysis
+from .cells import ADDED
 from .contrasts import Contrast, contrasts
 from .pictures import (
     contrasts_picture,
@@ -236,20 +237,25 @@ def _task_by_task(analysis: Analysis) -> Section:
 def settings_table(comparison: Comparison) -> Table:
     """What a comparison was asked for, and the versions it ran with."""
     settings = comparison.settings
-    asked = settings.reward_settings
+    asked = settings.to_json()
     rows = [
         ("networks", ", ".join(settings.workloads)),
         ("targets (SynOps after fine-tuning, of unpruned)", ", ".join(map(str, settings.targets))),
         ("seeds", ", ".join(map(str, range(settings.seeds)))),
         ("budget (paid evaluations, each)", str(settings.budget)),
-        ("reward", settings.reward + (f" {json.dumps(asked)}" if asked else "")),
-        ("scoring", settings.scoring or "the workload's default"),
-        ("SynOps prediction", settings.lre),
-        ("plans judged by", _judged_by(settings.confidence)),
+        ("reward", " ".join([asked["reward"], *_in_words(asked["reward_settings"])])),
+        ("scoring", asked["scoring"] or "the workload's default"),
+        ("SynOps prediction", asked["lre"]),
+        ("plans judged by", _judged_by(asked["confidence"])),
+        *((name.replace("_", " "), str(asked[name])) for name in ADDED if name in asked),
         ("observation features hidden", ", ".join(settings.hidden_features) or "none"),
         *((f"version of {name}", value) for name, value in comparison.versions.items()),
     ]
     return Table(("setting", "value"), rows, prose=True)
+
+
+def _in_words(reward_settings: dict[str, float]) -> list[str]:
+    return [json.dumps(reward_settings)] if reward_settings else []
 
 
 def _judged_by(confidence: float | None) -> str:

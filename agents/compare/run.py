@@ -6,7 +6,7 @@ import gzip
 import json
 from collections.abc import Callable, Mapping
 from contextlib import closing
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +15,21 @@ from spear_gym.agents.pipeline import environment_versions
 from spear_gym.fields import Fields
 from spear_gym.files import FileError, read_packed_json, write_bytes, write_json
 from spear_gym.record.storage import check_storage
+from spear_gym.settings import flat
 from spear_gym.workers.tasks import run_tasks
 from spear_gym.workload import Workload
 
 from .archive import LONGEST_FAILURE, check_records, check_size, read_fingerprints, read_settings
-from .cells import RECORD, Bench, Cell, CompareSettings, check, read_records, run_cell
+from .cells import (
+    ADDED,
+    RECORD,
+    Bench,
+    Cell,
+    CompareSettings,
+    check_comparison,
+    read_records,
+    run_cell,
+)
 
 ARCHIVE = "comparison.json.gz"
 ARCHIVE_FORMAT = "spear-gym comparison 1"
@@ -51,7 +61,8 @@ class Comparison:
 
     def save(self, path: Path) -> None:
         """Writes the archive; the same comparison gives the same bytes."""
-        content = {"format": ARCHIVE_FORMAT, **asdict(self)}
+        values = {each.name: getattr(self, each.name) for each in fields(self)}
+        content = {"format": ARCHIVE_FORMAT, **values, "settings": self.settings.to_json()}
         text = json.dumps(content, separators=(",", ":"))
         write_bytes(path, gzip.compress(text.encode("utf-8"), mtime=0))
 
@@ -108,7 +119,7 @@ def compare(
     """
     bench = Bench(settings, workloads, top, storage)
     check_size(settings)
-    check(bench)
+    check_comparison(bench)
     check_storage(storage)
     cells = settings.cells()
     fingerprints = bench.fingerprints()
@@ -159,6 +170,9 @@ def _claim(top: Path, settings: CompareSettings, fingerprints: dict[str, dict[st
         kept = Comparison.load(archive)
         before = _conditions(kept.settings, kept.versions, kept.fingerprints)
         restored = kept.records
+    if before:  # Earlier versions did not say what they could not be asked for.
+        usual = _asked(CompareSettings((), (), ()))
+        before = {name: usual[name] for name in ADDED} | before
     for name in sorted(before.keys() & ours.keys()):
         if before[name] != ours[name]:
             raise RunError(
@@ -170,24 +184,25 @@ def _claim(top: Path, settings: CompareSettings, fingerprints: dict[str, dict[st
     write_json(path, before | ours)
 
 
+def _asked(settings: CompareSettings) -> dict[str, str]:
+    """What all cells of a folder must have been asked for."""
+    grows = ("workloads", "agents", "targets", "seeds", "target", "target_synops")
+    values = flat(settings)
+    return {
+        name: json.dumps(value, sort_keys=True)
+        for name, value in values.items()
+        if name not in grows
+    }
+
+
 def _conditions(
     settings: CompareSettings,
     versions: dict[str, str],
     fingerprints: dict[str, dict[str, str]],
 ) -> dict[str, str]:
     """What all cells of a folder must share, as texts by name."""
-    asked = asdict(settings)
-    names = (
-        "budget",
-        "reward",
-        "reward_settings",
-        "scoring",
-        "lre",
-        "confidence",
-        "hidden_features",
-    )
     return (
-        {name: json.dumps(asked[name], sort_keys=True) for name in names}
+        _asked(settings)
         | {f"version of {name}": version for name, version in versions.items()}
         | {
             f"network and data of {name}": json.dumps(fingerprint, sort_keys=True)

@@ -15,7 +15,6 @@ from spear_gym.agents.base import AgentError
 from spear_gym.agents.folders import RunError, read_json
 from spear_gym.env.observation import MEASURED
 from spear_gym.files import number_in_name, write_json
-from spear_gym.reward import make_reward
 from spear_gym.simulation.simulate import Scoring
 from spear_gym.workload import Workload
 
@@ -56,10 +55,10 @@ class Variant:
         parts = [
             *(
                 f"{key} {number_in_name(value)}"
-                for key, value in sorted(given.reward_settings.items())
+                for key, value in sorted(given.goal.reward_settings.items())
             ),
             f"hidden {len(given.hidden_features)}",
-            f"scoring {given.scoring or 'default'}",
+            f"scoring {given.plans.scoring or 'default'}",
         ]
         before = top / " ".join(parts)  # as folders were called until 2026-11-27
         return before if before.is_dir() else top / self.folder_name
@@ -84,9 +83,9 @@ def variants(
         raise AgentError(f"agents are {', '.join(base.agents)}; the study varies one agent")
     if not lambdas or len(set(lambdas)) < len(lambdas):
         raise AgentError(f"lambdas are {list(lambdas)}; give each once, and at least one")
-    shape = make_reward(base.reward, base.reward_settings)
+    shape = base.goal.shape()
     base = _with_penalty(base, getattr(shape, "lam", 1.0))  # refused where there is no such weight
-    usual = f"penalty={number_in_name(base.reward_settings['lam'])}"
+    usual = f"penalty={number_in_name(base.goal.reward_settings['lam'])}"
     found = [
         Variant(
             PENALTY, f"{weight:g}", _with_penalty(base, weight), f"penalty={number_in_name(weight)}"
@@ -101,16 +100,17 @@ def variants(
         if own == {scoring}:
             found.append(Variant(SCORING, scoring, base, usual))
         else:
-            given = replace(base, scoring=scoring)
+            given = replace(base, plans=replace(base.plans, scoring=scoring))
             found.append(Variant(SCORING, scoring, given, f"scoring={scoring}"))
     return found
 
 
 def _with_penalty(base: CompareSettings, weight: float) -> CompareSettings:
     """With the weight spelt out, so that the default and the same weight by name share cells."""
-    reward_settings = base.reward_settings | {"lam": float(weight)}
-    make_reward(base.reward, reward_settings)
-    return replace(base, reward_settings=reward_settings)
+    asked = {**base.goal.reward_settings, "lam": float(weight)}
+    goal = replace(base.goal, reward_settings=asked)
+    goal.shape()
+    return replace(base, goal=goal)
 
 
 def run_study(

@@ -18,7 +18,14 @@ from .records import accuracy_of
 from .report import settings_table
 from .run import Comparison
 from .sensitivity import DEFAULT, OBSERVATION, PENALTY, SCORING, Variant
-from .statistics import FEWEST_SEEDS, Interval, holm, permutation_p, task_mean_difference
+from .statistics import (
+    FEWEST_SEEDS,
+    TOO_NARROW,
+    Interval,
+    holm,
+    permutation_p,
+    task_mean_difference,
+)
 from .tables import ABSENT, count, kept_text, p_text, rate
 
 COLUMNS = (
@@ -103,7 +110,8 @@ def _page(agent: str, rows: Sequence[Row], default: Comparison) -> Page:
                 f"One thing at a time, with the agent {agent}; the rest as in the table below. "
                 "Test accuracy and SynOps are those after fine-tuning. Figures are means over runs "
                 "(over tasks of the tasks' means, if there are several) with 95 % bootstrap "
-                "intervals over seeds, networks fixed. Kept runs are those that keep the target. "
+                f"intervals over seeds, networks fixed. {TOO_NARROW} Kept runs are those that keep "
+                "the target. "
                 "p: two-sided, labels permuted within tasks; Holm: corrected for the variants of "
                 "the table. Each variant's best is its own, so evaluations to it do not compare "
                 "how good it is.",
@@ -178,8 +186,7 @@ def apart(default: str, accuracy: Mapping[str, Interval]) -> str:
         )
     return (
         f"No interval of test accuracy (all runs) lies apart from that of {default}, the default: "
-        "no difference is shown, and no equality either. That is a strict reading: two 95 % "
-        "intervals that just touch are a test at about 0.006, which few runs seldom pass."
+        "no difference is shown, and no equality either."
     )
 
 

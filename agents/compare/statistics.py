@@ -6,7 +6,8 @@ trimmed mean over pooled runs stands on other tasks for one agent than for anoth
 is averaged by itself, and tasks weigh the same however many runs they have.
 
 Intervals are percentile bootstraps stratified by task, by ``scipy.stats.bootstrap``: they speak of
-other seeds on the same networks. For other networks there is :func:`over_networks`.
+other seeds on the same networks, and are too narrow where runs are few (:data:`TOO_NARROW`). For
+other networks there is :func:`over_networks`.
 
 The probability of improvement and the performance profile are those of rliable (Agarwal, Schwarzer,
 Castro, Courville, Bellemare: Deep Reinforcement Learning at the Edge of the Statistical Precipice,
@@ -30,6 +31,13 @@ Strata = Sequence[Scores]
 
 FEWEST_SEEDS = 5
 """With fewer runs per task an interval says little; reports warn."""
+
+TOO_NARROW = (
+    "Percentile intervals are too narrow where runs are few: with normal errors those of one "
+    "task's mean cover 84 % from five runs and 90 % from ten, those of a difference over eight "
+    "tasks of ten runs 94 %."
+)
+"""For reports, of intervals at 95 %."""
 
 RESAMPLES = 2000
 PERMUTATIONS = 20_000

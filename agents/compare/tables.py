@@ -12,7 +12,7 @@ from spear_gym.report.page import Table
 from .analysis import LEVELS, NEAR, AgentFigures, Analysis
 from .contrasts import Contrast, Difference
 from .records import Task, over_predicted
-from .statistics import CONFIDENCE, Interval
+from .statistics import CONFIDENCE, TOO_NARROW, Interval
 
 ABSENT = "–"
 
@@ -118,8 +118,8 @@ def task_table(analysis: Analysis) -> Table:
         rows,
         "Of all agents' runs. Measured is on test after fine-tuning, predicted by the fit that "
         "plans were judged by. Where the ratio is above 1, whoever uses the whole target breaks "
-        "it: what decides whether a target is kept is mostly the network's fit, not the agent. The "
-        "last column is the slope along which runs are moved to SynOps = target.",
+        "it, which is a matter of the network's fit and of no agent. The last column is the slope "
+        "along which runs are moved to SynOps = target.",
     )  # fmt: skip
 
 
@@ -131,12 +131,12 @@ def figures_reading() -> list[str]:
         "target or not. At SynOps = target: all runs, moved within each task along a common slope "
         "of accuracy on the logarithm of SynOps (analysis of covariance, slope estimated inside "
         "agents) to the target; a model, and post hoc. Kept runs: only those that keep the target "
-        "on test, which is conditional on an event that accuracy itself depends on, and too narrow "
-        "where few runs are kept.",
+        "on test, which is conditional on an event that accuracy itself depends on. "
+        f"{TOO_NARROW}",
         "Plans: different plans that were fine-tuned, summed over tasks; an agent with as many as "
         "tasks is a rule whose runs are one plan fine-tuned again. Over by: how far the runs over "
-        "target are over it, whichever tasks they fell on. Distance: median of |SynOps - target| "
-        "as a fraction of the unpruned SynOps.",
+        "target are over it, whichever tasks they fell on, so no comparison of agents. Distance: "
+        "median of |SynOps - target| as a fraction of the unpruned SynOps.",
         "Score is the accuracy on the search split before fine-tuning; area is the mean height of "
         "the curve of the best score of a plan predicted to keep the target, 0 before there is "
         "one; reached is the share of runs that came within 95 % and 99 % of the best score that "

@@ -91,23 +91,6 @@ MOST_PLANS = 100_000
 MOST_WORKERS = 1024
 """Each is a process of some hundred MiB."""
 
-WorkloadOption = Annotated[str, typer.Option(help="Catalogue name, or module:function.")]
-NameArgument = Annotated[str, typer.Argument(help="Catalogue name, or module:function.")]
-WorkersOption = Annotated[int | None, typer.Option(help="Worker processes; all cores by default.")]
-ThreadsOption = Annotated[int, typer.Option(help="Torch threads of this process.")]
-ScoringOption = Annotated[
-    str | None, typer.Option(help="plain, recalibrated or refit; the workload's default if unset.")
-]
-PrecisionOption = Annotated[str, typer.Option(help="Of scoring: float32 or bfloat16.")]
-StorageOption = Annotated[
-    str | None,
-    typer.Option(
-        help="Ledger elsewhere: a journal file, sqlite:///FILE or postgresql://HOST/NAME.",
-        envvar="SPEAR_GYM_STORAGE",
-    ),
-]
-CriterionOption = Annotated[str, typer.Option(help="l1, bn_scale, taylor or random.")]
-
 
 def _show_version(wanted: bool) -> None:
     if wanted:

@@ -9,9 +9,6 @@ import typer
 
 from spear_gym.cli.common import (
     MOST_SEEDS,
-    ScoringOption,
-    StorageOption,
-    WorkersOption,
     app,
     check_count,
     complain,
@@ -24,7 +21,26 @@ from spear_gym.cli.common import (
     set_threads,
     worker_count,
 )
-from spear_gym.cli.lre import ConfidenceOption, confidence_of
+from spear_gym.cli.lre import confidence_of
+from spear_gym.cli.options import (
+    BudgetOption,
+    ChannelMultipleOption,
+    ConfidenceOption,
+    CriterionOption,
+    ExcludeOption,
+    ExtrapolateOption,
+    HideOption,
+    LREOption,
+    MaxRatioOption,
+    MinChannelsOption,
+    PrecisionOption,
+    RewardOption,
+    RewardSettingOption,
+    ScoringOption,
+    StorageOption,
+    TargetsOption,
+    WorkersOption,
+)
 from spear_gym.cli.outputs import check_report
 
 if TYPE_CHECKING:
@@ -41,21 +57,25 @@ def compare(
     workload: Annotated[
         str, typer.Option(help="Networks, separated by commas; each is a task of its own.")
     ] = "digits",
-    targets: Annotated[str, typer.Option(help="SynOps fractions, separated by commas.")] = "0.3",
+    targets: TargetsOption = "0.3",
     seeds: Annotated[int, typer.Option(help="Runs per agent, network and target.")] = 5,
-    budget: Annotated[int, typer.Option(help="Paid evaluations of each search.")] = 200,
+    budget: BudgetOption = 200,
     out_folder: Annotated[
         Path, typer.Option("--out", help="Folder; finished cells in it are not run again.")
     ] = Path("runs/comparison"),
-    reward: Annotated[
-        str, typer.Option(help="Reward shape of all agents, see `spear search`.")
-    ] = "tar",
-    reward_setting: Annotated[
-        list[str] | None, typer.Option(help="Setting of the reward, e.g. lam=10; repeatable.")
-    ] = None,
+    reward: RewardOption = "tar",
+    reward_setting: RewardSettingOption = None,
     scoring: ScoringOption = None,
-    lre: Annotated[str, typer.Option(help="auto, none, or the path of a fit.")] = "auto",
+    precision: PrecisionOption = "float32",
+    criterion: CriterionOption = "l1",
+    lre: LREOption = "auto",
     confidence: ConfidenceOption = "off",
+    extrapolate: ExtrapolateOption = False,
+    channel_multiple: ChannelMultipleOption = 1,
+    min_channels: MinChannelsOption = 1,
+    max_ratio: MaxRatioOption = 0.9,
+    exclude: ExcludeOption = None,
+    hide: HideOption = None,
     storage: StorageOption = None,
     workers: WorkersOption = None,
 ) -> None:
@@ -64,6 +84,7 @@ def compare(
     from spear_gym.agents.compare.cells import CompareSettings
     from spear_gym.agents.compare.run import compare as run_comparison
     from spear_gym.agents.compare.run import is_comparison, unfinished
+    from spear_gym.settings import Goal, PlanSettings
     from spear_gym.workload import resolve_workload
 
     check_count("seeds", seeds, most=MOST_SEEDS)
@@ -73,11 +94,23 @@ def compare(
         targets=numbers(targets),
         seeds=seeds,
         budget=budget,
-        reward=reward,
-        reward_settings=reward_settings_of(reward_setting or []),
-        scoring=scoring,
-        lre=lre,
-        confidence=confidence_of(confidence),
+        plans=PlanSettings(
+            scoring,
+            precision,
+            criterion,
+            channel_multiple,
+            min_channels,
+            max_ratio,
+            tuple(exclude or ()),
+        ),
+        goal=Goal(
+            reward=reward,
+            reward_settings=reward_settings_of(reward_setting or []),
+            lre=lre,
+            confidence=confidence_of(confidence),
+            extrapolate=extrapolate,
+        ),
+        hidden_features=tuple(hide or ()),
     )
     check_report(out_folder, "cells.csv", ours=is_comparison(out_folder))
     loaded = {name: resolve_workload(name) for name in settings.workloads}

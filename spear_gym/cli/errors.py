@@ -39,6 +39,9 @@ def status_of(command: Callable[..., Any]) -> int:
         complain("error:", f"memory ran out {error}".strip())
         return MISTAKE
     except Exception as error:
+        if _was_interrupted(error):
+            complain("interrupted", "")
+            return INTERRUPTED
         if not _is_a_mistake(error):
             traceback.print_exc()
             complain(
@@ -49,6 +52,21 @@ def status_of(command: Callable[..., Any]) -> int:
         complain("error:", str(error))
         return MISTAKE
     return status if isinstance(status, int) else 0
+
+
+def _was_interrupted(error: BaseException) -> bool:
+    """Whether an error came of Ctrl-C, TERM or HUP.
+
+    Compiled modules that are being imported, for one, turn these into errors of their own.
+    """
+    causes: set[int] = set()
+    found: BaseException | None = error
+    while found is not None and id(found) not in causes:
+        if isinstance(found, KeyboardInterrupt):
+            return True
+        causes.add(id(found))
+        found = found.__cause__ or found.__context__
+    return False
 
 
 def _usage(error: Any) -> int:

@@ -11,11 +11,6 @@ from spear_gym.cli.common import (
     INTERRUPTED,
     MOST_PLANS,
     WARNING,
-    CriterionOption,
-    NameArgument,
-    PrecisionOption,
-    ScoringOption,
-    WorkersOption,
     app,
     check_count,
     check_seed,
@@ -25,19 +20,21 @@ from spear_gym.cli.common import (
     set_threads,
     worker_count,
 )
+from spear_gym.cli.options import (
+    ConfidenceOption,
+    CriterionOption,
+    NameArgument,
+    PrecisionOption,
+    ScoringOption,
+    WorkersOption,
+)
 from spear_gym.cli.outputs import check_output, with_format
 
 if TYPE_CHECKING:
     from spear_gym.evaluation import PlanEvaluator
     from spear_gym.lre import FittedEstimator, SynopsEstimator
     from spear_gym.lre.fit import Progress, Stopping
-
-_CONFIDENCE = typer.Option(
-    help="With which the target is kept after fine-tuning, e.g. 0.95: plans are judged by the "
-    "upper bound of the predicted SynOps. 'off': by the prediction itself, as in the paper."
-)
-ConfidenceOption = Annotated[str, _CONFIDENCE]
-ConfidenceIfAny = Annotated[str | None, _CONFIDENCE]
+    from spear_gym.settings import Goal
 
 
 @app.command()
@@ -71,11 +68,10 @@ def lre(
     Samples are kept as they come: the same command goes on where it was stopped.
     """
     set_threads(1)
-    from spear_gym.envs_registry.fits import user_path
-    from spear_gym.evaluation import PlanEvaluator
     from spear_gym.lre.estimators import LRE_FORMAT
     from spear_gym.lre.families import check_family
     from spear_gym.lre.fit import Stopping
+    from spear_gym.settings import PlanSettings
     from spear_gym.workload import resolve_workload
 
     check_seed(seed)
@@ -83,13 +79,9 @@ def lre(
     check_count("samples", samples, least=3, most=MOST_PLANS)
     check_count("held_out", held_out, least=0, most=MOST_PLANS)
     stopping = Stopping(numbers(targets), tolerance, confidence_of(confidence), samples)
-    evaluator = PlanEvaluator(
-        resolve_workload(name),
-        scoring=scoring,  # type: ignore[arg-type]
-        precision=precision,  # type: ignore[arg-type]
-        criterion=criterion,
-    )
-    path = out_path or user_path(evaluator)
+    plans = PlanSettings(scoring=scoring, precision=precision, criterion=criterion)
+    evaluator = plans.evaluator(resolve_workload(name))
+    path = out_path or _own_path(evaluator)
     check_output(path, with_format(LRE_FORMAT))
     fit_with_progress(evaluator, stopping, held_out, estimator, seed, workers, path)
 
@@ -118,6 +110,27 @@ def confidence_of(text: str) -> float | None:
 def samples_path(path: Path) -> Path:
     """Where the samples of a fit are kept while they come in."""
     return path.with_name(f"{path.stem}.samples.json")
+
+
+def _own_path(evaluator: PlanEvaluator) -> Path:
+    """Where a fit of the user's own is kept.
+
+    Raises:
+        LREError: when it cannot be written there, as in a home folder that is read-only.
+    """
+    from spear_gym.envs_registry.fits import user_path
+    from spear_gym.files import check_writable
+    from spear_gym.lre.samples import LREError
+
+    path = user_path(evaluator)
+    try:
+        check_writable(path)
+    except OSError as error:
+        raise LREError(
+            f"cannot keep the fit in '{path.parent}': {error}; set SPEAR_GYM_HOME to a folder that "
+            "can be written, or fit with `spear lre --out FILE` and search with `--lre FILE`"
+        ) from error
+    return path
 
 
 def fit_with_progress(
@@ -211,22 +224,21 @@ def _show(fit: FittedEstimator, stopping: Stopping) -> None:
 
 
 def estimator_for(
-    evaluator: PlanEvaluator,
-    lre: str,
-    workers: int | None,
-    targets: tuple[float, ...],
-    confidence: float | None,
+    evaluator: PlanEvaluator, goal: Goal, workers: int | None, targets: tuple[float, ...]
 ) -> SynopsEstimator:
-    """The estimator asked for; a missing fit is made first, and kept for the next time."""
-    from spear_gym.envs_registry.fits import stored_lre, user_path
+    """The estimator of a goal, for these targets.
+
+    A missing fit is made first, and kept for the next time.
+    """
+    from spear_gym.envs_registry.fits import stored_lre
     from spear_gym.judge import check_reachable, make_estimator
     from spear_gym.lre.estimators import LRE_FORMAT
     from spear_gym.lre.fit import Stopping
 
-    stored = stored_lre(evaluator) if lre == "auto" else None
-    if lre == "auto" and stored is None:
-        stopping = Stopping(targets, confidence=confidence)
-        path = user_path(evaluator)
+    stored = stored_lre(evaluator) if goal.lre == "auto" else None
+    if goal.lre == "auto" and stored is None:
+        stopping = Stopping(targets, confidence=goal.confidence)
+        path = _own_path(evaluator)
         check_output(path, with_format(LRE_FORMAT))
         out.print(
             f"no LRE fit for workload '{evaluator.workload.name}' with scoring "
@@ -235,4 +247,4 @@ def estimator_for(
         )
         check_reachable(evaluator, targets, store=samples_path(path))
         stored = fit_with_progress(evaluator, stopping, 0, "linear", 0, workers, path)
-    return make_estimator(evaluator, lre, stored)
+    return make_estimator(evaluator, goal.lre, stored)

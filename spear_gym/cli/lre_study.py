@@ -9,8 +9,6 @@ import typer
 
 from spear_gym.cli.common import (
     MOST_PLANS,
-    NameArgument,
-    WorkersOption,
     app,
     check_count,
     check_seed,
@@ -20,6 +18,10 @@ from spear_gym.cli.common import (
     progress_bar,
     set_threads,
     worker_count,
+)
+from spear_gym.cli.options import (
+    NameArgument,
+    WorkersOption,
 )
 from spear_gym.cli.outputs import check_output, check_report
 

@@ -3,43 +3,49 @@
 from __future__ import annotations
 
 import shlex
-from contextlib import ExitStack
-from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from spear_gym.cli.common import (
-    INTERRUPTED,
-    CriterionOption,
-    PrecisionOption,
-    ScoringOption,
-    StorageOption,
-    ThreadsOption,
-    WorkersOption,
-    WorkloadOption,
     agent_settings_of,
     app,
     check_count,
     check_seed,
     numbers,
     out,
-    progress_bar,
     reward_settings_of,
     set_threads,
     worker_count,
 )
-from spear_gym.cli.lre import ConfidenceIfAny, confidence_of, estimator_for
-from spear_gym.cli.tables import show_front, show_report
+from spear_gym.cli.lre import confidence_of, estimator_for
+from spear_gym.cli.options import (
+    ChannelMultipleOption,
+    ConfidenceIfAny,
+    CriterionOption,
+    ExcludeOption,
+    ExtrapolateOption,
+    HideOption,
+    LREOption,
+    MaxRatioOption,
+    MinChannelsOption,
+    PrecisionOption,
+    RewardOption,
+    RewardSettingOption,
+    ScoringOption,
+    StorageOption,
+    ThreadsOption,
+    WorkersOption,
+    WorkloadOption,
+)
+from spear_gym.cli.tables import show_front
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from spear_gym.agents.base import SearchResult, SearchSession
-    from spear_gym.agents.repair import Step
-    from spear_gym.agents.run_folder import SearchReport, SearchSettings
-    from spear_gym.judge import Candidate, Judge
+    from spear_gym.agents.run_folder import SearchSettings
+    from spear_gym.lre import SynopsEstimator
 
 DEFAULT_AGENT = "tpe"
 """By the rule of the ablation's protocol (`notebooks/results/ablation/protocol.md`)."""
@@ -75,20 +81,14 @@ def search(
     out_folder: Annotated[
         Path | None, typer.Option("--out", help="Run folder; runs/<workload>-<agent>-... if unset.")
     ] = None,
-    reward: Annotated[
-        str, typer.Option(help="tar, mnasnet-soft, mnasnet-hard, tunas, amc, lagrangian or hard.")
-    ] = "tar",
-    reward_setting: Annotated[
-        list[str] | None, typer.Option(help="Setting of the reward, e.g. lam=10; repeatable.")
-    ] = None,
+    reward: RewardOption = "tar",
+    reward_setting: RewardSettingOption = None,
     scoring: ScoringOption = None,
     precision: PrecisionOption = "float32",
     criterion: CriterionOption = "l1",
-    lre: Annotated[str, typer.Option(help="auto, none, or the path of a fit.")] = "auto",
+    lre: LREOption = "auto",
     confidence: ConfidenceIfAny = None,
-    extrapolate: Annotated[
-        bool, typer.Option("--extrapolate", help="Allow targets outside the fitted SynOps.")
-    ] = False,
+    extrapolate: ExtrapolateOption = False,
     repair: Annotated[
         bool, typer.Option(help="Trim the fine-tuned network until it keeps the target.")
     ] = True,
@@ -96,13 +96,11 @@ def search(
         bool, typer.Option("--use-slack", help="Widen it when it is far under the target.")
     ] = False,
     storage: StorageOption = None,
-    channel_multiple: Annotated[int, typer.Option(help="Kept channels are multiples of it.")] = 1,
-    min_channels: Annotated[int, typer.Option(help="Fewest channels a layer keeps.")] = 1,
-    max_ratio: Annotated[float, typer.Option(help="Largest prune ratio.")] = 0.9,
-    hide: Annotated[
-        list[str] | None,
-        typer.Option(help="Observation feature that the agent sees as 0; repeatable."),
-    ] = None,
+    channel_multiple: ChannelMultipleOption = 1,
+    min_channels: MinChannelsOption = 1,
+    max_ratio: MaxRatioOption = 0.9,
+    exclude: ExcludeOption = None,
+    hide: HideOption = None,
     top: Annotated[int, typer.Option(help="Plans to fine-tune; the best on search wins.")] = 1,
     resume: Annotated[bool, typer.Option("--resume", help="Continue the run in --out.")] = False,
     overwrite: Annotated[
@@ -122,7 +120,7 @@ def search(
     from spear_gym.files import number_in_name
     from spear_gym.judge import TargetError
     from spear_gym.lre.conformal import DEFAULT_CONFIDENCE
-    from spear_gym.settings import DEFAULT_TARGET
+    from spear_gym.settings import DEFAULT_TARGET, Goal, PlanSettings
 
     if targets is not None and (target is not None or target_synops is not None):
         raise TargetError("give one of --target, --target-synops and --targets")
@@ -134,22 +132,27 @@ def search(
         workload=workload,
         agent=agent,
         agent_settings=agent_settings_of(agent_setting or []),
-        target=goals[0],
-        target_synops=target_synops,
+        plans=PlanSettings(
+            scoring,
+            precision,
+            criterion,
+            channel_multiple,
+            min_channels,
+            max_ratio,
+            tuple(exclude or ()),
+        ),
+        goal=Goal(
+            target=goals[0],
+            target_synops=target_synops,
+            reward=reward,
+            reward_settings=reward_settings_of(reward_setting or []),
+            lre=lre,
+            confidence=default if confidence is None else confidence_of(confidence),
+            extrapolate=extrapolate,
+        ),
         budget=budget,
         seed=seed,
-        reward=reward,
-        reward_settings=reward_settings_of(reward_setting or []),
-        scoring=scoring,
-        precision=precision,
-        criterion=criterion,
-        lre=lre,
-        channel_multiple=channel_multiple,
-        min_channels=min_channels,
-        max_ratio=max_ratio,
         hidden_features=tuple(hide or ()),
-        confidence=default if confidence is None else confidence_of(confidence),
-        extrapolate=extrapolate,
         top=top,
         repair=repair,
         use_slack=use_slack,
@@ -224,9 +227,7 @@ class _Job:
         from spear_gym.agents import make_agent
         from spear_gym.agents.base import check_budget
         from spear_gym.env.observation import check_features
-        from spear_gym.evaluation import PlanEvaluator
         from spear_gym.record.storage import check_storage
-        from spear_gym.reward import make_reward
         from spear_gym.workload import resolve_workload
 
         self.settings, self.folder, self.storage = settings, folder, storage
@@ -234,178 +235,71 @@ class _Job:
         check_seed(settings.seed)
         check_features(settings.hidden_features)
         self.agent = make_agent(settings.agent, settings.agent_settings)
-        make_reward(settings.reward, settings.reward_settings)
+        settings.goal.shape()
         check_budget(settings.budget)
         check_count("top", settings.top, most=10_000)
         worker_count(workers)
         check_storage(storage)
-        self.evaluator = PlanEvaluator(
-            resolve_workload(settings.workload),
-            scoring=settings.scoring,  # type: ignore[arg-type]
-            precision=settings.precision,  # type: ignore[arg-type]
-            criterion=settings.criterion,
-            channel_multiple=settings.channel_multiple,
-            min_channels=settings.min_channels,
-            max_ratio=settings.max_ratio,
-        )
+        self.evaluator = settings.plans.evaluator(resolve_workload(settings.workload))
 
     def one(self) -> None:
         """Searches for one target."""
         from spear_gym.agents.folders import check_folder, claimed, state_of
+        from spear_gym.agents.front import SearchJob, finish_job, search_job
+        from spear_gym.cli.watching import watching
 
         told = {"overwrite": self.overwrite, "resume": self.resume}
         check_folder(self.folder, **told)
-        (judge,) = self._judges([self.settings])
+        goal, evaluator = self.settings.goal, self.evaluator
+        judge = goal.judge(evaluator, self._estimator(goal.fraction(evaluator)))
+        job = SearchJob(self.settings, judge, self.folder)
         if self.resume and state_of(self.folder) != "run":
             out.print(f"nothing was recorded in '{self.folder}' yet: it begins anew")
-        with claimed(self.folder, **told):
-            found = self._find(self.settings, judge, self.folder)
-            report = self._finish(self.settings, judge, found, self.folder, found.candidates)
-        show_report(report, self.evaluator, judge, self.settings.target_synops)
+        with claimed(self.folder, **told), watching(self.agent, evaluator) as watcher:
+            found = search_job(
+                self.agent,
+                evaluator,
+                job,
+                storage=self.storage,
+                overwrite=self.overwrite,
+                watcher=watcher,
+            )
+            report = finish_job(evaluator, job, found, found.candidates, watcher=watcher)
         again = f"{shlex.quote(str(self.folder))}{_repeated(self.settings.workload)}"
         out.print(f"\nresults: {self.folder} (try: spear evaluate {again})", soft_wrap=True)
-        if report.outcome(judge.target, self.settings.target_synops) == "broken":
+        if report.outcome(judge.target, goal.target_synops) == "broken":
             raise typer.Exit(BROKEN)
 
     def several(self, targets: Sequence[float]) -> None:
         """Searches for each target; each is then given the best of all plans scored for any."""
-        from spear_gym.agents.folders import check_folder, check_front, owned, remove_front
-        from spear_gym.files import number_in_name
+        from spear_gym.agents.front import search_targets, target_folders
+        from spear_gym.cli.watching import watching
 
         told = {"overwrite": self.overwrite, "resume": self.resume}
-        check_front(self.folder, **told)
-        wanted = [replace(self.settings, target=target) for target in targets]
-        folders = [self.folder / f"target-{number_in_name(target)}" for target in targets]
-        for folder in folders:
-            check_folder(folder, **told, may_be_missing=True)
-        judges = self._judges(wanted)
-        with ExitStack() as owning:
-            owning.enter_context(owned(self.folder))
-            if self.overwrite:
-                remove_front(self.folder)
-            for folder in folders:  # all of them before any is paid for
-                owning.enter_context(owned(folder))
-            self._front(wanted, judges, folders)
-
-    def _front(
-        self, wanted: Sequence[SearchSettings], judges: Sequence[Judge], folders: Sequence[Path]
-    ) -> None:
-        from spear_gym.agents.front import FrontPoint, write_front
-
-        found = [self._find(*job) for job in zip(wanted, judges, folders, strict=True)]
-        pool = {c.evaluation.counts: c.evaluation for one in found for c in one.candidates}
-        points = []
-        for settings, judge, one, folder in zip(wanted, judges, found, folders, strict=True):
-            scored = [judge(evaluation) for evaluation in pool.values()]
-            report = self._finish(settings, judge, one, folder, scored)
-            show_report(report, self.evaluator, judge, None)
-            points.append(FrontPoint.of(report, judge.target, folder.name))
-        write_front(points, self.evaluator.workload.name, self.folder)
+        target_folders(self.folder, targets, **told)  # before a fit is paid for
+        goal, evaluator = self.settings.goal, self.evaluator
+        estimator = self._estimator(*(goal.at(target).fraction(evaluator) for target in targets))
+        with watching(self.agent, evaluator) as watcher:
+            points = search_targets(
+                self.agent,
+                evaluator,
+                self.settings,
+                targets,
+                self.folder,
+                estimator=estimator,
+                storage=self.storage,
+                **told,
+                watcher=watcher,
+            )
         show_front(points, self.folder)
         out.print(f"\nresults: {self.folder}", soft_wrap=True)
         if any(point.outcome == "broken" for point in points):
             raise typer.Exit(BROKEN)
 
-    def _judges(self, wanted: Sequence[SearchSettings]) -> list[Judge]:
-        """One judge per target, all of one estimator; a missing fit is made first."""
-        from spear_gym.judge import make_judge, target_fraction
-        from spear_gym.reward import make_reward
-
-        evaluator, first = self.evaluator, wanted[0]
-        fractions = tuple(target_fraction(evaluator, s.target, s.target_synops) for s in wanted)
-        estimator = estimator_for(evaluator, first.lre, self.workers, fractions, first.confidence)
-        return [
-            make_judge(
-                evaluator,
-                estimator,
-                make_reward(settings.reward, settings.reward_settings),
-                target=settings.target,
-                target_synops=settings.target_synops,
-                confidence=settings.confidence,
-                extrapolate=settings.extrapolate,
-            )
-            for settings in wanted
-        ]
-
-    def _find(self, settings: SearchSettings, judge: Judge, folder: Path) -> SearchResult:
-        from spear_gym.agents.base import AgentFailed
-        from spear_gym.agents.pipeline import search_in_folder
-
-        with progress_bar("best reward so far {task.fields[best]}") as progress:
-            name = f"search ({self.agent.name}, target {judge.target:.3g})"
-            task = progress.add_task(name, total=settings.budget, best="-")
-
-            def show(session: SearchSession, _: Candidate) -> None:
-                best = f"{session.curve[-1].best_reward:.3f}"
-                progress.update(task, completed=session.spent, best=best)
-
-            try:
-                found = search_in_folder(
-                    self.agent,
-                    self.evaluator,
-                    judge,
-                    settings,
-                    folder,
-                    storage=self.storage,
-                    overwrite=self.overwrite,
-                    on_candidate=show,
-                )
-            except AgentFailed as error:
-                if error.found is None:
-                    raise
-                raise AgentFailed(
-                    f"{error}; the best plan so far is in {folder / 'plan.json'}, and nothing is "
-                    "paid again: mend the agent and continue with --resume"
-                ) from error
-            if not found.interrupted:
-                progress.update(task, completed=settings.budget, total=settings.budget)
-        if found.interrupted:
-            _interrupted(found, folder)
-        return found
-
-    def _finish(
-        self,
-        settings: SearchSettings,
-        judge: Judge,
-        found: SearchResult,
-        folder: Path,
-        scored: Sequence[Candidate],
-    ) -> SearchReport:
-        from spear_gym.agents.pipeline import finish
-
-        with progress_bar() as progress:
-            task = progress.add_task("fine-tune", total=None)
-
-            def tuned(number: int, done: int, total: int, _: float) -> None:
-                progress.update(task, completed=number * total + done, total=settings.top * total)
-
-            def repaired(step: Step) -> None:
-                progress.update(task, description=f"repair ({step.action})")
-
-            try:
-                return finish(
-                    self.evaluator,
-                    judge,
-                    settings,
-                    found,
-                    folder,
-                    scored=scored,
-                    on_batch=tuned,
-                    on_step=repaired,
-                )
-            except KeyboardInterrupt:
-                _interrupted(found, folder)
+    def _estimator(self, *fractions: float) -> SynopsEstimator:
+        return estimator_for(self.evaluator, self.settings.goal, self.workers, fractions)
 
 
 def _repeated(workload: str) -> str:
     """What `spear evaluate` must be told: it runs no function that only a file names."""
     return f" --workload {workload}" if ":" in workload else ""
-
-
-def _interrupted(found: SearchResult, folder: Path) -> NoReturn:
-    out.print(
-        f"interrupted after {found.paid} evaluations; the best plan so far is in "
-        f"{folder / 'plan.json'}; continue with --resume",
-        soft_wrap=True,
-    )
-    raise typer.Exit(INTERRUPTED)

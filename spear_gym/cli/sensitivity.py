@@ -9,7 +9,6 @@ import typer
 
 from spear_gym.cli.common import (
     MOST_SEEDS,
-    WorkersOption,
     app,
     check_count,
     listed,
@@ -21,6 +20,10 @@ from spear_gym.cli.common import (
 )
 from spear_gym.cli.compare import failed_twice, missing_cells
 from spear_gym.cli.lre import estimator_for
+from spear_gym.cli.options import (
+    LREOption,
+    WorkersOption,
+)
 from spear_gym.cli.outputs import check_report
 
 if TYPE_CHECKING:
@@ -37,7 +40,7 @@ def sensitivity(
     lambdas: Annotated[
         str, typer.Option(help="Weights of the reward's penalty, separated by commas.")
     ] = "0.5,1,2,5,10,20,50",
-    lre: Annotated[str, typer.Option(help="auto, none, or the path of a fit.")] = "auto",
+    lre: LREOption = "auto",
     out_folder: Annotated[
         Path, typer.Option("--out", help="Folder; finished cells in it are not run again.")
     ] = Path("runs/sensitivity"),
@@ -49,7 +52,7 @@ def sensitivity(
     from spear_gym.agents.compare.run import is_comparison, unfinished
     from spear_gym.agents.compare.sensitivity import run_study, variants, write_study
     from spear_gym.agents.compare.sensitivity_report import write_study_report
-    from spear_gym.evaluation import PlanEvaluator
+    from spear_gym.settings import Goal
     from spear_gym.workload import resolve_workload
 
     check_count("seeds", seeds, most=MOST_SEEDS)
@@ -59,7 +62,7 @@ def sensitivity(
         targets=numbers(targets),
         seeds=seeds,
         budget=budget,
-        lre=lre,
+        goal=Goal(lre=lre),
     )
     loaded = {name: resolve_workload(name) for name in base.workloads}
     study = variants(base, loaded, numbers(lambdas, "lambdas"))
@@ -67,10 +70,9 @@ def sensitivity(
     check_report(out_folder, "study.csv", ours=begun)
     count = worker_count(workers)
     # A way of scoring needs its own prediction of SynOps; a missing fit is made before any search.
-    for scoring in dict.fromkeys(variant.settings.scoring for variant in study):
+    for plans in dict.fromkeys(variant.settings.plans for variant in study):
         for each in loaded.values():
-            evaluator = PlanEvaluator(each, scoring=scoring)  # type: ignore[arg-type]
-            estimator_for(evaluator, lre, workers, base.targets, None)
+            estimator_for(plans.evaluator(each), base.goal, workers, base.targets)
     folders = {variant.folder(out_folder): variant.settings for variant in study}
     total = sum(len(settings.cells()) for settings in folders.values())
     waiting = sum(len(unfinished(path, given.cells())) for path, given in folders.items())

@@ -11,9 +11,6 @@ from rich.table import Table
 from spear_gym.cli.common import (
     MOST_PLANS,
     MOST_SEEDS,
-    CriterionOption,
-    NameArgument,
-    WorkersOption,
     app,
     check_count,
     check_criterion,
@@ -23,6 +20,11 @@ from spear_gym.cli.common import (
     progress_bar,
     set_threads,
     worker_count,
+)
+from spear_gym.cli.options import (
+    CriterionOption,
+    NameArgument,
+    WorkersOption,
 )
 from spear_gym.cli.outputs import check_output, nothing, with_entries
 

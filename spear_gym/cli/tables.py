@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from spear_gym.agents.front import FrontPoint
-    from spear_gym.agents.repair import Step
+    from spear_gym.agents.repair import RepairStep
     from spear_gym.agents.run_folder import SearchReport
     from spear_gym.evaluation import PlanEvaluator
     from spear_gym.judge import Judge
@@ -168,7 +168,7 @@ def _epochs(number: int) -> str:
     return f"{number} epoch{'' if number == 1 else 's'}"
 
 
-def step_line(step: Step) -> str:
+def step_line(step: RepairStep) -> str:
     """A step of a repair in words."""
     kept = "" if step.adopted else "; not adopted, for it is not better on search"
     plan = "-".join(map(str, step.counts))

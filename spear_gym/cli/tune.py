@@ -16,6 +16,9 @@ from spear_gym.cli.common import (
     progress_bar,
     set_threads,
 )
+from spear_gym.cli.options import (
+    LREOption,
+)
 from spear_gym.cli.outputs import check_output, is_settings, with_entries
 
 
@@ -27,7 +30,7 @@ def tune(
     trials: Annotated[int, typer.Option(help="Settings tried, the library's included.")] = 16,
     seeds: Annotated[int, typer.Option(help="Searches per trial and target.")] = 2,
     budget: Annotated[int, typer.Option(help="Paid evaluations of each search.")] = 200,
-    lre: Annotated[str, typer.Option(help="auto, none, or the path of a fit.")] = "auto",
+    lre: LREOption = "auto",
     out_folder: Annotated[
         Path | None, typer.Option("--out", help="Folder; runs/tune-<algorithm> if unset.")
     ] = None,
@@ -35,21 +38,21 @@ def tune(
     """Tune an algorithm's settings by Optuna's TPE; the same command goes on after a stop."""
     set_threads(1)
     from spear_gym.agents.algorithms import ENVIRONMENT
-    from spear_gym.agents.compare.cells import Bench, Cell, CompareSettings
-    from spear_gym.agents.tuning import TuningSettings, check
+    from spear_gym.agents.tuning import TuningSettings, check_tuning
     from spear_gym.agents.tuning import tune as run_tuning
+    from spear_gym.settings import Goal
     from spear_gym.workload import resolve_workload
 
     check_count("trials", trials, most=100_000)
     check_count("seeds", seeds, most=MOST_SEEDS)
-    settings = TuningSettings(algorithm, workload, numbers(targets), trials, seeds, budget)
-    check(settings)
-    asked = CompareSettings((workload,), (algorithm,), settings.targets, lre=lre)
+    settings = TuningSettings(
+        algorithm, workload, numbers(targets), trials, seeds, budget, goal=Goal(lre=lre)
+    )
+    check_tuning(settings)
     folder = out_folder or Path("runs") / f"tune-{algorithm}"
     check_output(folder / f"{algorithm}.yml", is_settings(ENVIRONMENT))
     check_output(folder / f"{algorithm}.tuning.json", with_entries("algorithm", "objective"))
-    bench = Bench(asked, {workload: resolve_workload(workload)}, folder)
-    judges = {t: bench.judge(Cell(workload, algorithm, t, 0)) for t in settings.targets}
+    evaluator = settings.plans.evaluator(resolve_workload(workload))
     with progress_bar("best {task.fields[best]:.4f}") as progress:
         task = progress.add_task(f"tune {algorithm}", total=trials, best=0.0)
         best = [0.0]
@@ -58,6 +61,6 @@ def tune(
             best[0] = max(best[0], value)
             progress.update(task, advance=1, best=best[0])
 
-        found = run_tuning(settings, judges, bench, folder, on_trial=show)
+        found = run_tuning(settings, evaluator, folder, on_trial=show)
     out.print(found)
     out.print(f"wrote {folder / f'{algorithm}.yml'} and its record", soft_wrap=True)

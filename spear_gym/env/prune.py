@@ -11,6 +11,7 @@ import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
 
+from spear_gym.env.arguments import OptionError, check_options, check_types
 from spear_gym.env.info import FAILURES, Infos, failure_code
 from spear_gym.env.observation import HIGH, NAMES, Observer
 from spear_gym.env.spec import HasSpec
@@ -32,7 +33,7 @@ from spear_gym.reward import RewardShape
 from spear_gym.settings import Goal, PlanSettings
 from spear_gym.simulation.simulate import Precision, Scoring
 from spear_gym.snn.handover import hand_over
-from spear_gym.text import unknown
+from spear_gym.text import shown, unknown
 from spear_gym.training import Recipe
 from spear_gym.workload import Workload, resolve_workload
 
@@ -42,10 +43,6 @@ Action = NDArray[np.float32]
 
 class ActionError(ValueError):
     """An action is NaN or has the wrong shape."""
-
-
-class OptionError(ValueError):
-    """An option of ``reset`` that there is none of, or arguments that contradict one another."""
 
 
 class SpearPruneEnv(HasSpec, gym.Env[Observation, Action]):
@@ -210,8 +207,7 @@ class SpearPruneEnv(HasSpec, gym.Env[Observation, Action]):
         Raises:
             OptionError: for any option, since there are none.
         """
-        for name in options or {}:
-            raise OptionError(_no_such_option(name))
+        check_options(options, ARGUMENTS)
         super().reset(seed=seed, options=options)
         self._counts, self._ratio, self._ended = (), 0.0, False
         return self._observe(), self._infos()
@@ -300,7 +296,10 @@ class SpearPruneEnv(HasSpec, gym.Env[Observation, Action]):
         index = len(self._counts)
         if self._ended or index >= len(space):
             raise ActionError("the episode has ended; call reset() before step()")
-        values = np.asarray(action, dtype=np.float32)
+        try:
+            values = np.asarray(action, dtype=np.float32)
+        except (TypeError, ValueError) as error:
+            raise ActionError(f"action is {shown(action)}; it must be one prune ratio") from error
         if values.shape != (1,):
             raise ActionError(f"action has shape {values.shape}; it must be (1,), one prune ratio")
         if not np.isfinite(values[0]):
@@ -364,7 +363,7 @@ def make_env(
         lre: ``"auto"`` (your own fit if `spear lre` made one, else the shipped one), ``"none"``, a
             path, or an estimator.
         confidence: judge plans by the upper bound of the prediction at this confidence, for example
-            0.95; by the prediction itself if None, as in the paper.
+            0.95; by the prediction itself if None.
         extrapolate: allow a target outside the SynOps that the prediction was fitted to.
         channel_multiple: kept channels are rounded to multiples of this, before ``min_channels``
             and the group's width bound them. This and the next two may be mappings by a group's
@@ -382,8 +381,10 @@ def make_env(
         ValueError: one of its subclasses, naming what does not fit, before anything is trained.
         TypeError: for an argument that there is none of.
     """
+    given = dict(locals())
     for name in others:
         raise TypeError(unexpected("SpearPruneEnv", name, ARGUMENTS))
+    check_types(given, tuple(SpearPruneEnv.metadata["render_modes"]))
     settings = {
         "scoring": scoring,
         "precision": precision,
@@ -391,15 +392,15 @@ def make_env(
         "channel_multiple": channel_multiple,
         "min_channels": min_channels,
         "max_ratio": max_ratio,
-        "exclude": exclude if exclude is None or isinstance(exclude, str) else tuple(exclude),
+        "exclude": None if exclude is None else tuple(exclude),
     }
-    given = {name: _plain(value) for name, value in settings.items() if value is not None}
+    asked = {name: _plain(value) for name, value in settings.items() if value is not None}
     goal = Goal(target, target_synops, reward, reward_settings or {}, lre, confidence, extrapolate)
     goal.shape()
     if evaluator is None:
-        evaluator = PlanSettings(**given).evaluator(_loaded(workload))
+        evaluator = PlanSettings(**asked).evaluator(_loaded(workload))
     else:
-        _check_agreement(evaluator, workload, given)
+        _check_agreement(evaluator, workload, asked)
     return SpearPruneEnv(
         evaluator,
         goal.judge(evaluator),
@@ -450,9 +451,3 @@ def _check_agreement(
                 f"{setting} is {value!r}, but the evaluator that is given has {own[setting]!r}; "
                 "leave one of the two out"
             )
-
-
-def _no_such_option(name: str) -> str:
-    if name in ARGUMENTS:
-        return f"reset has no options; {name!r} is set once, by gym.make(..., {name}=...)"
-    return f"reset has no options, so {name!r} would change nothing; leave it out"

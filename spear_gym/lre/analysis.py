@@ -19,12 +19,12 @@ from .samples import LREError, Sample
 
 Array = NDArray[np.float64]
 
-SIZES = (5, 10, 20, 40, 80, 160, 320, 500)
+SAMPLE_SIZES = (5, 10, 20, 40, 80, 160, 320, 500)
 REPEATS = 20
 
 
 @dataclass(frozen=True, slots=True)
-class CurvePoint:
+class FitPoint:
     """Error of an estimator fitted to so many samples.
 
     Attributes:
@@ -46,10 +46,10 @@ def learning_curve(
     pool: Sequence[Sample],
     held_out: Sequence[Sample],
     families: Sequence[str] = tuple(FAMILIES),
-    sizes: Sequence[int] = SIZES,
+    sizes: Sequence[int] = SAMPLE_SIZES,
     repeats: int = REPEATS,
     seed: int = 0,
-) -> list[CurvePoint]:
+) -> list[FitPoint]:
     """Held-out error against the number of samples.
 
     Args:
@@ -62,7 +62,7 @@ def learning_curve(
     """
     good = _good(pool)
     error = quality_of(NoEstimator(), _good(held_out)).mean_absolute_error
-    points = [CurvePoint("none", 0, error, error, error)]
+    points = [FitPoint("none", 0, error, error, error)]
     for size in (size for size in sizes if size <= len(good)):
         draws = list(_draws(good, size, repeats, np.random.default_rng([seed, size])))
         for family in families:
@@ -70,7 +70,7 @@ def learning_curve(
             found = [error for error in errors if error is not None]
             if found:
                 low, middle, high = np.percentile(found, [10, 50, 90]).tolist()
-                points.append(CurvePoint(family, size, middle, low, high))
+                points.append(FitPoint(family, size, middle, low, high))
     return points
 
 

@@ -23,13 +23,13 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from .estimators import FittedEstimator, SynopsEstimator, fewest_samples, refitted
+from .estimators import FittedEstimator, SynopsEstimator, fewest_samples, fitted_to
 from .families import Features
 from .samples import LREError
 
 DEFAULT_CONFIDENCE = 0.95
 NO_BOUND = 0.5
-"""Confidence up to which the prediction itself is used: the paper's way."""
+"""Confidence up to which the prediction itself is used, without a bound."""
 
 
 def samples_needed(confidence: float) -> int:
@@ -134,7 +134,7 @@ def bounded(fit: SynopsEstimator, confidence: float) -> SynopsEstimator:
             f"needs {least}; fit more with `spear lre --samples`, choose a lower confidence, or "
             "'off'"
         )
-    ways = [refitted(fit, samples[:i] + samples[i + 1 :]) for i in range(len(samples))]
+    ways = [fitted_to(fit, samples[:i] + samples[i + 1 :]) for i in range(len(samples))]
     above = np.array(
         [
             sample.finetuned - way.predict(sample.scored, sample.layers)

@@ -363,7 +363,7 @@ def fit_line(
     return found
 
 
-def refitted(fit: FittedEstimator, samples: Sequence[Sample]) -> FittedEstimator:
+def fitted_to(fit: FittedEstimator, samples: Sequence[Sample]) -> FittedEstimator:
     """The same kind of estimator, fitted to other samples.
 
     Raises:

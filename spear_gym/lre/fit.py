@@ -154,6 +154,7 @@ def fit_lre(
 
     Raises:
         LREError: when too few samples are left to fit to, or the store belongs to something else.
+        OwnedError: when another process adds samples to the store.
     """
     stopping = stopping or Stopping()
     check_family(estimator)
@@ -165,14 +166,14 @@ def fit_lre(
         )
     if held_out < 0:
         raise LREError(f"held_out is {held_out}; it must be at least 0")
-    kept = SampleStore(store, evaluator.fingerprint())
     plans = spanning_plans(evaluator, stopping.cap, seed)
     items = [(counts, seed * 1000 + index) for index, counts in enumerate(plans)]
     others = _held_out_plans(evaluator, held_out, seed + 1, plans)
+    held = [(counts, seed * 1000 + stopping.cap + index) for index, counts in enumerate(others)]
     least = max(FEWEST_TO_STOP, fewest + 1)  # bounds leave one out
-    fitted = _Collection(items, kept, stopping, on_sample, least).run(evaluator, workers)
-    items = [(counts, seed * 1000 + stopping.cap + index) for index, counts in enumerate(others)]
-    rest = _Collection(items, kept, None, on_sample).run(evaluator, workers)
+    with SampleStore(store, evaluator.fingerprint()) as kept:
+        fitted = _Collection(items, kept, stopping, on_sample, least).run(evaluator, workers)
+        rest = _Collection(held, kept, None, on_sample).run(evaluator, workers)
     return fit_estimator(estimator, fitted, evaluator.fingerprint(), rest)
 
 

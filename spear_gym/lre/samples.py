@@ -11,6 +11,7 @@ from typing import Any
 
 from spear_gym.fields import Fields
 from spear_gym.files import FileError, read_json, write_text
+from spear_gym.ownership import Lease, own
 
 MOST_FRACTION = 1e6
 """SynOps over those of the unpruned network; they are about 1 at most."""
@@ -90,20 +91,44 @@ class Sample:
 class SampleStore:
     """Samples as they come in, in one file, so that a killed fit loses none of them.
 
+    A process that makes one owns the file until it closes it: use it as a context manager.
+
     Args:
         path: the file, made when missing; ``None`` keeps the samples in memory only.
         fingerprint: what the samples belong to.
 
     Raises:
         LREError: when the file is damaged or belongs to something else.
+        OwnedError: when another process adds samples to it, and who.
+        OSError: when its folder cannot be written.
     """
 
     def __init__(self, path: Path | None, fingerprint: dict[str, str]) -> None:
         self._path = path
         self._fingerprint = dict(fingerprint)
         self._samples: dict[tuple[int, tuple[int, ...]], Sample] = {}
-        if path is not None and path.exists():
-            self._read(path)
+        self._lease: Lease | None = None
+        if path is None:
+            return
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._lease = own(path.with_name(f"{path.name}.owner"), f"the file of samples '{path}'")
+        try:
+            if path.exists():
+                self._read(path)
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Lets other processes add samples; a second call does nothing."""
+        if self._lease is not None:
+            self._lease.release()
+
+    def __enter__(self) -> SampleStore:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def __len__(self) -> int:
         return len(self._samples)
@@ -121,10 +146,14 @@ class SampleStore:
         Args:
             sample: what was measured.
             seed: of its fine-tune.
+
+        Raises:
+            OwnedError: when another process has taken the file over meanwhile.
         """
         self._samples[seed, sample.counts] = sample
-        if self._path is None:
+        if self._path is None or self._lease is None:
             return
+        self._lease.check()
         rows = [{"seed": s, **sample.to_json()} for (s, _), sample in self._samples.items()]
         content = {"format": STORE_FORMAT, "fingerprint": self._fingerprint, "samples": rows}
         write_text(self._path, json.dumps(content) + "\n")

@@ -62,14 +62,17 @@ def l1_norm(member: Node, context: Context) -> Tensor:
 def bn_scale(member: Node, context: Context) -> Tensor:
     """|gamma| of the BatchNorm behind the layer (Network Slimming, Liu et al., ICCV 2017).
 
+    The mean of them where each time step has a BatchNorm of its own.
+
     Raises:
         CriterionError: when no affine BatchNorm follows the layer.
     """
     for node in context.graph.nodes:
         if node.kind is Kind.NORM and node.inputs == (member.index,):
-            gamma = context.graph.module(node).weight
-            if isinstance(gamma, Tensor):
-                return gamma.detach().to(torch.float64).abs()
+            gammas = [norm.weight for norm in context.graph.modules_of_steps(node)]
+            if all(isinstance(gamma, Tensor) for gamma in gammas):
+                stacked = torch.stack([gamma.detach().double() for gamma in gammas])  # type: ignore[operator]
+                return stacked.abs().mean(0)
     raise CriterionError(
         f"criterion 'bn_scale' needs an affine BatchNorm right behind '{member.name}', which has "
         "none; use 'l1' or 'taylor'"

@@ -11,7 +11,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from spear_gym.snn.graph import Kept, Kind, Node, SpikingGraph, kept_features
+from spear_gym.snn.graph import (
+    Kept,
+    Kind,
+    Node,
+    SpikingGraph,
+    kept_features,
+    owned_tensors,
+)
 from spear_gym.snn.neurons import own_tensors
 
 
@@ -34,12 +41,17 @@ def sliced_tensors(graph: SpikingGraph, node: Node, kept: Kept) -> dict[str, Ten
 
     Args:
         graph: the unpruned graph.
-        node: a node with a module.
+        node: a node with a module, or an operation.
         kept: kept channels by space.
 
     Returns:
-        Tensor name within the module -> sliced tensor (the original where nothing is cut).
+        Tensor name within the module (for an operation its path) -> sliced tensor (the original
+        where nothing is cut). Those of a BatchNorm with one module a time step are stacked.
     """
+    if node.operation is not None:
+        outputs = kept_features(node.channels, kept)
+        own, along = owned_tensors(graph, node), node.operation.owned
+        return {path: _take(tensor, along[path], outputs) for path, tensor in own.items()}
     module = graph.module(node)
     cut = axes(graph, node, kept)
     if node.kind is Kind.CONV:
@@ -51,20 +63,27 @@ def sliced_tensors(graph: SpikingGraph, node: Node, kept: Kept) -> dict[str, Ten
         assert isinstance(module, nn.Linear)
         return _connection(module.weight, module.bias, cut.inputs, cut.outputs)
     if node.kind is Kind.NORM:
-        assert isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d)
-        named = {
-            "weight": module.weight,
-            "bias": module.bias,
-            "running_mean": module.running_mean,
-            "running_var": module.running_var,
-        }
-        return {k: _take(v, 0, cut.outputs) for k, v in named.items() if v is not None}
+        found = [_norm_tensors(norm, cut.outputs) for norm in graph.modules_of_steps(node)]
+        if not node.of_steps:
+            return found[0]
+        return {name: torch.stack([each[name] for each in found]) for name in found[0]}
     if node.kind is Kind.NEURON:
         neuron = graph.neuron(node)
         own = own_tensors(neuron, module)
         dims = len(node.shape)
         return {k: _take(v, neuron.axis(k, v, dims), cut.outputs) for k, v in own.items()}
     return {}
+
+
+def _norm_tensors(module: nn.Module, outputs: Tensor | None) -> dict[str, Tensor]:
+    assert isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d)
+    named = {
+        "weight": module.weight,
+        "bias": module.bias,
+        "running_mean": module.running_mean,
+        "running_var": module.running_var,
+    }
+    return {k: _take(v, 0, outputs) for k, v in named.items() if v is not None}
 
 
 def _connection(

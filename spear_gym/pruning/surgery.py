@@ -39,6 +39,10 @@ def prune_network(
     kept = kept_by_space(plan, graph.groups)
     model = private_copy(graph.model)
     for node in graph.nodes:
+        if node.operation is not None:
+            for path, tensor in sliced_tensors(graph, node, kept).items():
+                owner, _, name = path.rpartition(".")
+                _install(model.get_submodule(owner), node.kind, {name: tensor})
         if node.module is None or node.kind is Kind.DROPOUT:
             continue
         tensors = dict(sliced_tensors(graph, node, kept))
@@ -47,7 +51,11 @@ def prune_network(
         if isinstance(module, nn.Conv1d | nn.Conv2d):
             inputs = axes(graph, node, kept).inputs
             module.in_channels = module.in_channels if inputs is None else len(inputs)
-        _install(module, node.kind, tensors)
+        for step, path in enumerate(node.of_steps):
+            of_step = {name: tensor[step] for name, tensor in tensors.items()}
+            _install(model.get_submodule(path), node.kind, of_step)
+        if not node.of_steps:
+            _install(module, node.kind, tensors)
     reset_neurons(model)
     mark_origin(model, graph, plan)
     return model
@@ -101,17 +109,17 @@ class OwnForward:
 
     Args:
         graph: the unpruned, traced network.
-        inputs: at least two samples as the module's forward takes them.
+        inputs: at least two samples as :meth:`SpikingGraph.call` takes them.
     """
 
     def __init__(self, graph: SpikingGraph, inputs: Tensor) -> None:
         axis = 1 if graph.varying and graph.idiom == "loop" else 0
         self._batches = {count: inputs.narrow(axis, 0, count) for count in (2, 1)}
-        self._model = graph.model
+        self._graph = graph
 
     @cached_property
     def _whole(self) -> dict[int, Any]:
-        return {count: _answer(self._model, batch) for count, batch in self._batches.items()}
+        return {count: _answer(self._graph, batch) for count, batch in self._batches.items()}
 
     def check(self, model: nn.Module, what: str, way_out: str = "") -> None:
         """Runs a pruned network's own forward with two samples and with one.
@@ -129,7 +137,7 @@ class OwnForward:
             PlanError: when it fails, or its output has other axes than the unpruned network's.
         """
         for count, batch in self._batches.items():
-            whole, found = self._whole[count], _answer(model, batch)
+            whole, found = self._whole[count], _answer(self._graph.rebind(model), batch)
             if isinstance(whole, Exception) or found == whole:
                 continue
             failed = isinstance(found, Exception)
@@ -142,15 +150,15 @@ class OwnForward:
             ) from (found if failed else None)
 
 
-def _answer(model: nn.Module, inputs: Tensor) -> Any:
+def _answer(graph: SpikingGraph, inputs: Tensor) -> Any:
     """Numbers of axes of what a forward returns, or the error that it raises."""
     try:
         with torch.no_grad(), preserved_states():
-            return _axes(model(inputs.clone()))
+            return _axes(graph.call(inputs))
     except Exception as error:  # whatever the user's forward raises
         return error
     finally:
-        reset_neurons(model)
+        reset_neurons(graph.model)
 
 
 def _axes(output: Any) -> Any:

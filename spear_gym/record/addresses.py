@@ -16,7 +16,9 @@ HIDDEN = "***"
 _SCHEME = re.compile(r"""[\s"'<(\[]*([A-Za-z][A-Za-z0-9+.-]+):""")
 _SIGNS = re.compile(
     r"://|//.*@|^[^/]*:[^@]*@"  # a scheme somewhere, a user, a user with a password
-    r"|^(postgres|sqlite|mysql|mariadb|oracle|mssql)\w*(\+\w+)?//|[?&](password|passwd|pwd)=",
+    r"|^(postgres|sqlite|mysql|mariadb|oracle|mssql)\w*(\+\w+)?//"
+    r"|(?:^|[?&;\s])\w*(password|passwd|pwd)\s*="  # an option, or libpq's key=value form
+    r"|^\s*(host|hostaddr|port|dbname|user|service)\s*=",
     re.IGNORECASE,
 )
 _FORMS = "sqlite:///FILE, postgresql://USER:PASSWORD@HOST/NAME or the path of a journal file"

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from spear_gym.files import write_bytes
+from spear_gym.ownership import own
 from spear_gym.record.journal import LinkLock
 from spear_gym.record.journal_mender import Mender
 from spear_gym.record.journal_rows import recognise
-from spear_gym.record.ownership import own
 from spear_gym.record.soundness import LOST, Examination, Fault, is_search, lost_in, unsound
 from spear_gym.record.storage import LedgerError, is_address, open_storage, own_study, refused
 from spear_gym.record.study_slot import OWNER, SEEN

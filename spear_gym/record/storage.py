@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from spear_gym.files import check_writable
+from spear_gym.ownership import FileSlot, Lease, OwnedError
 from spear_gym.record.addresses import LedgerError, hidden, is_address, parse, shown
-from spear_gym.record.ownership import FileSlot, Lease, OwnedError
 
 if TYPE_CHECKING:
     from optuna import Study

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 Scores = NDArray[np.float64]
 
 
-class Interval(Protocol):
+class IntervalLike(Protocol):
     """A figure and its interval."""
 
     @property
@@ -60,7 +60,7 @@ def style(agents: Sequence[str]) -> dict[str, Style]:
     return styles
 
 
-Readings = Sequence[Interval | None]
+Readings = Sequence[IntervalLike | None]
 """One figure in several readings, each of which may be missing."""
 
 
@@ -107,7 +107,7 @@ def intervals_figure(
     return figure
 
 
-def _mark(ax: Axes, interval: Interval, at: float, color: str, reading: int) -> None:
+def _mark(ax: Axes, interval: IntervalLike, at: float, color: str, reading: int) -> None:
     """An interval as a bar (none where it is NaN) and a marker by its reading."""
     ax.plot([interval.low, interval.high], [at, at], color=color, linewidth=2, alpha=0.45)
     marker, face = MARKERS[reading], _face(color, reading)
@@ -227,7 +227,7 @@ def profiles_figure(panels: Mapping[str, Mapping[str, Band]], thresholds: Scores
 
 
 def sensitivity_figure(
-    accuracy: Mapping[str, Interval], violations: Mapping[str, Interval], label: str
+    accuracy: Mapping[str, IntervalLike], violations: Mapping[str, IntervalLike], label: str
 ) -> Figure:
     """Accuracy and share of runs over target by variant, each with its interval.
 

@@ -97,7 +97,7 @@ def write_page(page: Page, folder: Path, *, svg: bool = False) -> list[Path]:
     """
     pictures = [picture for section in page.sections for picture in section.pictures]
     kinds = ("png", "svg") if svg else ("png",)
-    images = {f"{p.name}.{kind}": drawn(p.figure, kind) for p in pictures for kind in kinds}
+    images = {f"{p.name}.{kind}": figure_bytes(p.figure, kind) for p in pictures for kind in kinds}
     # The page first: by it the rest is recognised when a report is written again.
     write_text(
         folder / "report.html", html(page, {p.name: images[f"{p.name}.png"] for p in pictures})
@@ -109,7 +109,7 @@ def write_page(page: Page, folder: Path, *, svg: bool = False) -> list[Path]:
     return [*(folder / "figures" / name for name in images), *texts]
 
 
-def drawn(figure: Figure, kind: str) -> bytes:
+def figure_bytes(figure: Figure, kind: str) -> bytes:
     """A figure as a file of a kind; the same figure gives the same bytes."""
     import matplotlib as mpl
 

@@ -59,16 +59,17 @@ class PlanView:
 
 def print_plan(view: PlanView) -> str:
     """The plan as fixed-width text."""
-    width = max(len(layer.name) for layer in view.layers)
-    lines = [view.headline]
-    for layer in view.layers:
+    names = [printable(layer.name, keep="") for layer in view.layers]
+    width = max(map(len, names))
+    lines = [printable(view.headline, keep="")]
+    for name, layer in zip(names, view.layers, strict=True):
         kept = layer.channels if layer.kept is None else layer.kept
         filled = round(24 * kept / layer.channels)
         mark = "?" if layer.kept is None else "#"
         rate = "     -" if layer.input_rate is None else f"{layer.input_rate:6.3f}"
         count = "undecided" if layer.kept is None else f"{layer.kept}/{layer.channels}"
         bar = mark * filled + "." * (24 - filled)
-        lines.append(f"{layer.name:<{width}}  [{bar}] {count:>9}  input rate {rate}")
+        lines.append(f"{name:<{width}}  [{bar}] {count:>9}  input rate {rate}")
     lines.append(
         f"SynOps: {view.committed:.3f} settled + {view.still_open:.3f} open (unpruned), "
         f"target {view.target:.3f}"

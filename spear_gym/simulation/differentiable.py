@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from spear_gym.simulation.gradients import StepNorm
 from spear_gym.simulation.layers import combine, connect, fold, normalise, unfold
-from spear_gym.snn.graph import CONNECTIONS, Kind, Node, SpikingGraph
+from spear_gym.snn.graph import CONNECTIONS, Kind, Node, SpikingGraph, owned_tensors
 from spear_gym.snn.neurons import over_time, own_tensors
 
 BnTime = Literal["step", "pooled"]
@@ -59,11 +59,14 @@ def forward(
             value = connect(node, module, dict(module.named_parameters()), sources[0])
             value = value.to(inputs.dtype)
         elif node.kind is Kind.NORM:
-            value = _norm(graph.module(node), sources[0], num_steps, training, bn_time)
+            time: BnTime = bn_time if node.at_once is None else "pooled"
+            value = _norms(graph, node, sources[0], num_steps, training, time)
         elif node.kind is Kind.NEURON:
             value = _fire(graph, node, sources[0], num_steps)
         elif node.kind is Kind.DROPOUT and training:
             value = _drop(graph, node, sources[0].expand(num_steps, *sources[0].shape[1:]))
+        elif node.operation is not None:
+            value = combine(node, sources, owned_tensors(graph, node))
         else:
             value = combine(node, sources)
         values[node.index] = value
@@ -117,6 +120,23 @@ def _way(graph: SpikingGraph, node: Node, inputs: Tensor) -> str:
         return f"training of neurons: step by step, because {reason}"
     reason = neuron.scan_fallback(module, inputs)
     return COMPILED if reason is None else f"training of neurons: {reason}"
+
+
+def _norms(
+    graph: SpikingGraph,
+    node: Node,
+    value: Tensor,
+    num_steps: int,
+    training: bool,
+    bn_time: BnTime,
+) -> Tensor:
+    """A BatchNorm, or one for every time step."""
+    if not node.of_steps:
+        return _norm(graph.module(node), value, num_steps, training, bn_time)
+    frames = value.expand(num_steps, *value.shape[1:]).split(1)
+    modules = graph.modules_of_steps(node)
+    pairs = zip(modules, frames, strict=True)
+    return torch.cat([_norm(module, frame, 1, training, "step") for module, frame in pairs])
 
 
 def _norm(

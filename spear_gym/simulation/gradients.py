@@ -39,7 +39,7 @@ class StepNorm(Function):
         """
         count = value.numel() // (value.shape[0] * value.shape[2])
         mean = _sums(value) / count
-        centred = value - _spread(mean, value)
+        centred = value - _spread_like(mean, value)
         variance = _sums(centred.square()) / count
         inverse = (variance + eps).rsqrt()
         ctx.has_bias = bias is not None
@@ -49,16 +49,16 @@ class StepNorm(Function):
             _norm_forward(value, mean, inverse, weight, bias, centred, out)
             ctx.save_for_backward(centred, inverse, weight)
             return out, mean, variance
-        normalised = centred.mul_(_spread(inverse, value))
+        normalised = centred.mul_(_spread_like(inverse, value))
         ctx.save_for_backward(normalised, inverse, weight)
         out = normalised
         if weight is not None:
-            out = normalised * _spread(weight[None], value)
+            out = normalised * _spread_like(weight[None], value)
         if bias is not None:
             out = (
-                out + _spread(bias[None], value)
+                out + _spread_like(bias[None], value)
                 if weight is None
-                else out.add_(_spread(bias[None], value))
+                else out.add_(_spread_like(bias[None], value))
             )
         return (out.clone() if out is normalised else out), mean, variance
 
@@ -79,9 +79,9 @@ class StepNorm(Function):
                 grad_value = torch.empty_like(normalised)
                 _norm_backward(normalised, grad, -along / count, total / count, factor, grad_value)
                 return grad_value, grad_weight, grad_bias, None
-            grad_value = normalised * _spread(-along / count, grad)
-            grad_value.add_(grad).sub_(_spread(total / count, grad))
-            grad_value.mul_(_spread(factor, grad))
+            grad_value = normalised * _spread_like(-along / count, grad)
+            grad_value.add_(grad).sub_(_spread_like(total / count, grad))
+            grad_value.mul_(_spread_like(factor, grad))
         return grad_value, grad_weight, grad_bias, None
 
 
@@ -169,6 +169,6 @@ def _sums(value: Tensor) -> Tensor:
     return positions.sum(1)
 
 
-def _spread(value: Tensor, like: Tensor) -> Tensor:
+def _spread_like(value: Tensor, like: Tensor) -> Tensor:
     """``(time, channels)`` broadcast against ``(time, batch, channels, ...)``."""
     return value.view(value.shape[0], 1, value.shape[1], *(1,) * (like.dim() - 3))

@@ -42,6 +42,8 @@ def connect(node: Node, module: nn.Module, tensors: Tensors, value: Tensor) -> T
     weight, bias = tensors["weight"], tensors.get("bias")
     folded = fold(value)
     if node.kind is Kind.LINEAR:
+        if folded.dim() > 2:  # of every token
+            return unfold(F.linear(folded.movedim(1, -1), weight, bias).movedim(-1, 1), value)
         return unfold(F.linear(folded, weight, bias), value)
     assert isinstance(module, nn.Conv1d | nn.Conv2d)
     convolve: Callable[..., Tensor] = F.conv1d if isinstance(module, nn.Conv1d) else F.conv2d
@@ -84,8 +86,10 @@ def affine_of(module: nn.Module, tensors: Tensors) -> Affine:
 
 
 def apply_affine(value: Tensor, affine: Affine, *, in_place: bool) -> Tensor:
-    """Scales and shifts every channel of ``(time, batch, channels, ...)``."""
+    """Scales and shifts every channel, by ``(channels,)`` or by ``(time, channels)``."""
     shape = channel_shape(value)
+    if affine[0].dim() == 2:  # one for every time step
+        shape = (len(affine[0]), 1, *shape)
     scale, shift = affine[0].view(shape), affine[1].view(shape)
     scaled = value.mul_(scale) if in_place else value * scale
     return scaled.add_(shift)
@@ -107,18 +111,36 @@ def channel_moments(value: Tensor) -> tuple[Tensor, Tensor]:
     return mean, _channel_sum(centred.square_()) / count
 
 
+def moments_of(node: Node, value: Tensor) -> tuple[Tensor, Tensor]:
+    """The moments that a BatchNorm is recalibrated to, of every time step where it has one each.
+
+    Args:
+        node: the BatchNorm.
+        value: what it reads, ``(time, batch, channels, ...)``.
+    """
+    if not node.of_steps:
+        return channel_moments(value)
+    means, variances = zip(*(channel_moments(frame[None]) for frame in value), strict=True)
+    return torch.stack(means), torch.stack(variances)
+
+
 def _channel_sum(value: Tensor) -> Tensor:
     positions = value.flatten(3).sum(3) if value.dim() > 3 else value
     return positions.sum((0, 1))
 
 
-def combine(node: Node, values: list[Tensor]) -> Tensor:
-    """Parameter-free nodes: pooling, flatten, addition, concatenation; dropout as identity.
+def combine(node: Node, values: list[Tensor], owned: Tensors | None = None) -> Tensor:
+    """Pooling, flatten, addition, concatenation, operations; dropout as identity.
 
     Args:
         node: the node.
         values: its inputs, ``(time, batch, channels, ...)``; a static one has a time axis of 1.
+        owned: the network's tensors that an operation uses (sliced, perhaps), by path.
     """
+    if node.operation is not None:
+        steps = max(value.shape[0] for value in values)
+        shown = [v.expand(steps, *v.shape[1:]) for v in values]
+        return unfold(node.operation([fold(v) for v in shown], owned or {}), shown[0])
     if node.kind is Kind.ADD:
         return values[0] + values[1]
     if node.kind is Kind.CONCAT:

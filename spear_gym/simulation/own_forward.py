@@ -19,7 +19,7 @@ from spear_gym import device
 from spear_gym.simulation.differentiable import forward
 from spear_gym.simulation.simulate import Simulator
 from spear_gym.snn.errors import TraceError
-from spear_gym.snn.graph import Kind, Node, SpikingGraph
+from spear_gym.snn.graph import Axis, Kind, Node, SpikingGraph
 from spear_gym.snn.neurons.base import MEMBRANE
 from spear_gym.snn.trace import preserved_states, reset_neurons
 from spear_gym.snn.watching import wrapped
@@ -92,15 +92,21 @@ class _Own:
         reset_neurons(graph.model)
         with self._watched(graph), preserved_states(), torch.set_grad_enabled(gradients):
             if graph.idiom == "loop":
-                graph.model(inputs.transpose(0, 1) if graph.varying else inputs.clone())
+                graph.call(inputs.transpose(0, 1) if graph.varying else inputs)
             else:
                 for step in range(num_steps):
-                    graph.model((inputs[:, step] if graph.varying else inputs).clone())
+                    graph.call(inputs[:, step] if graph.varying else inputs)
         reset_neurons(graph.model)
         self.spikes = {name: torch.stack(each).detach() for name, each in self._fired.items()}
+        for node in graph.neurons:
+            if node.moved:  # channels first, as in the simulation
+                self.spikes[node.name] = self.spikes[node.name].movedim(-1, 2)
         self.readout: Tensor | None = None
         if self._output:
             recorded = torch.stack(self._output)
+            at_once = graph.nodes[graph.output].at_once
+            if at_once is not None:
+                recorded = _time_first(self._output[0], at_once, num_steps)
             self.readout = recorded.sum(0) if graph.readout == "spikes" else recorded.mean(0)
 
     @contextmanager
@@ -123,6 +129,16 @@ class _Own:
             membrane = graph.reads_membrane(node)
             self._output.append(getattr(module, MEMBRANE) if membrane else value)
         return output
+
+
+def _time_first(value: Tensor, axis: Axis, num_steps: int) -> Tensor:
+    """A tensor over all time steps as ``(time, samples, ...)``."""
+    if isinstance(axis, int):
+        return value.movedim(axis, 0)
+    samples = len(value) // num_steps
+    if axis == "time-batch":
+        return value.view(num_steps, samples, *value.shape[1:])
+    return value.view(samples, num_steps, *value.shape[1:]).transpose(0, 1)
 
 
 def _check_spikes(

@@ -15,15 +15,17 @@ from spear_gym.simulation.layers import (
     channel_moments,
     combine,
     connect,
+    moments_of,
     normalise,
 )
 from spear_gym.simulation.neurons import NeuronLayer
 from spear_gym.simulation.prepared import Prepared
 from spear_gym.simulation.structure import Block
-from spear_gym.simulation.synops import Activity, activity, count_layer
+from spear_gym.simulation.synops import Activity, activity, count_layer, count_product
 from spear_gym.simulation.walk import NeuronCount, Walk
 from spear_gym.snn.graph import CONNECTIONS, Kind, Node
 from spear_gym.snn.neurons import Tensors
+from spear_gym.snn.operations import Operation
 
 
 class Run:
@@ -77,12 +79,16 @@ class Run:
         elif node.kind in CONNECTIONS:
             value = self._connect(node, self.connection(node), sources[0])
         elif node.kind is Kind.NORM:
+            if node.of_steps:
+                sources[0] = sources[0].expand(self.prepared.num_steps, *sources[0].shape[1:])
             calibrating = sources[0][:, : self.prepared.calibrating]
-            moments = channel_moments(calibrating) if self.prepared.calibrating else None
+            moments = moments_of(node, calibrating) if self.prepared.calibrating else None
             tensors = self.norm(node, moments)
             value = normalise(self.graph.module(node), tensors, sources[0])
         elif node.kind is Kind.NEURON:
             value, active = self._neurons(node, sources[0])
+        elif node.operation is not None:
+            value = self._operate(node, node.operation, sources)
         else:
             value = combine(node, sources)
         self._store(node, value, active)
@@ -201,6 +207,17 @@ class Run:
         self.neurons[node.name] = NeuronCount(fired, scored.numel())
         return value, active
 
+    def _operate(self, node: Node, operation: Operation, sources: list[Tensor]) -> Tensor:
+        """A function that is recorded as it is; a product of two activations is counted."""
+        tensors = self.tensors(node) if operation.owned else {}
+        if operation.columns:
+            scored = self.prepared.scored(sources[0])
+            self.layers[node.name] = count_product(
+                scored, operation.columns, self.prepared.num_steps, analog=node.analog
+            )
+            self.widths[node.name] = node.shape[0]
+        return combine(node, sources, tensors)
+
     # ---------------------------------------------------------------- values
 
     def _store(self, node: Node, value: Tensor, active: Activity | None) -> None:
@@ -227,9 +244,16 @@ class Run:
     def tensors(self, node: Node) -> Tensors:
         """A node's sliced tensors; its parameters are counted."""
         tensors = sliced_tensors(self.graph, node, self.kept)
-        trainable = self.graph.module(node)._parameters
-        self.parameters += sum(t.numel() for name, t in tensors.items() if name in trainable)
+        self.parameters += sum(
+            t.numel() for name, t in tensors.items() if self._is_parameter(node, name)
+        )
         return tensors
+
+    def _is_parameter(self, node: Node, name: str) -> bool:
+        if node.operation is None:
+            return name in self.graph.module(node)._parameters
+        module, _, own = name.rpartition(".")
+        return own in self.graph.model.get_submodule(module)._parameters
 
 
 def run_in_pieces(

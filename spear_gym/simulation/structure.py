@@ -32,7 +32,7 @@ def blocks(graph: SpikingGraph) -> dict[int, Block]:
     for connection in graph.connections:
         norm = None
         node = _only_reader(graph, readers, connection)
-        if node is not None and node.kind is Kind.NORM:
+        if node is not None and node.kind is Kind.NORM and not node.of_steps:
             norm, node = node, _only_reader(graph, readers, node)
         if node is None or node.kind is not Kind.NEURON:
             continue

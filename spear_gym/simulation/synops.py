@@ -48,13 +48,13 @@ def fanout_map(module: nn.Module, spatial: tuple[int, ...]) -> Tensor:
 
     Args:
         module: convolution or linear layer.
-        spatial: spatial size of the input, ``()`` for a linear layer.
+        spatial: spatial size of the input; for a linear layer ``()``, or that of its tokens.
 
     Returns:
         int64 of shape ``spatial``.
     """
     if isinstance(module, nn.Linear):
-        return torch.ones((), dtype=torch.int64)
+        return torch.ones(spatial, dtype=torch.int64)
     assert isinstance(module, nn.Conv1d | nn.Conv2d)
     axes = [
         _axis_fanout(size, kernel, stride, dilation, *pads)
@@ -152,3 +152,21 @@ def count_layer(
         return LayerCount(0, once * repeats, once, spikes, inputs)
     weighted = int((active.per_position * fanout).sum())
     return LayerCount(weighted * outputs_per_input * repeats, 0, 0, spikes, inputs)
+
+
+def count_product(left: Tensor, columns: int, num_steps: int, *, analog: bool) -> LayerCount:
+    """Counts a product of two activations as if the second were the weights.
+
+    Args:
+        left: the first factor of the scored samples, ``(time, samples, ...)``; a time axis of 1
+            stands for all steps.
+        columns: entries of the product that each of its entries reaches.
+        num_steps: time steps T.
+        analog: count MACs instead.
+    """
+    repeats = num_steps // left.shape[0]
+    active = int(torch.count_nonzero(left)) * repeats
+    entries = left.numel() * repeats
+    if analog:
+        return LayerCount(0, entries * columns, left.numel() * columns, active, entries)
+    return LayerCount(active * columns, 0, 0, active, entries)

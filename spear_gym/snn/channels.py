@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from math import lcm, prod
 
 from torch import nn
 
 from spear_gym.snn.drafts import Draft
-from spear_gym.snn.graph import CONNECTIONS, Kind, Node, PrunableGroup, Segment
+from spear_gym.snn.graph import CONNECTIONS, Axis, Kind, Node, PrunableGroup, Segment
+from spear_gym.snn.operations import Operation
 
 
 @dataclass
@@ -72,7 +74,7 @@ class Spaces:
 
 
 def assign_channels(
-    drafts: tuple[Draft, ...], model: nn.Module, output: int
+    drafts: tuple[Draft, ...], model: nn.Module, output: int, at_once: Mapping[int, Axis]
 ) -> tuple[tuple[Node, ...], Spaces]:
     """Gives every draft its channel axis.
 
@@ -80,6 +82,7 @@ def assign_channels(
         drafts: the recorded operations, execution order.
         model: the traced module.
         output: index of the draft that is read out; its channels are the classes.
+        at_once: of drafts that are computed for all time steps at once, where time is.
 
     Returns:
         The nodes, and their channel spaces.
@@ -111,6 +114,10 @@ def assign_channels(
                 draft.static,
                 draft.analog,
                 draft.neuron,
+                draft.operation,
+                draft.moved,
+                at_once.get(index),
+                draft.of_steps,
             )
         )
     return tuple(nodes), spaces
@@ -132,7 +139,24 @@ def _axis(
         features = sum(segment.size * segment.repeat for segment in sources[0])
         repeat = prod(draft.shape) // features
         return tuple(Segment(s.space, s.size, s.repeat * repeat) for s in sources[0])
+    if draft.operation is not None:
+        return _operation_axis(draft, draft.operation, sources, spaces)
     return sources[0]
+
+
+def _operation_axis(
+    draft: Draft, operation: Operation, sources: list[tuple[Segment, ...]], spaces: Spaces
+) -> tuple[Segment, ...]:
+    """Channels pass where that is proven; elsewhere those that are read are never pruned."""
+    axis = sources[0]
+    if operation.follows:
+        for other in sources[1:]:
+            axis = _tie(axis, other, spaces)
+        return axis
+    made = (Segment(spaces.new(), draft.shape[0]),)
+    for axis in (*sources, made):
+        spaces.fix(axis, f"'{draft.name}' mixes channels, or was not seen to keep them apart")
+    return made
 
 
 def _conv_axis(

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from spear_gym.snn.graph import Kind
 from spear_gym.snn.neurons import Neuron
+from spear_gym.snn.operations import Operation
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,3 +25,6 @@ class Draft:
     static: bool
     analog: bool
     neuron: Neuron | None = None
+    operation: Operation | None = None
+    moved: bool = False
+    of_steps: tuple[str, ...] = ()

@@ -13,17 +13,21 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from spear_gym.snn.neurons import Neuron
+from spear_gym.snn.operations import Operation
 
 Readout = Literal["current", "spikes", "membrane"]
 Port = str
 """Of a node its ``"value"``; of a neuron ``"spikes"``, ``"membrane"``, or another state's name."""
 Idiom = Literal["step", "loop"]
+Axis = int | Literal["time-batch", "batch-time"] | None
+"""Where time is in a tensor over all steps: an axis of its own, before or behind the samples in
+the first axis, or nowhere."""
 
 
 class Kind(StrEnum):
@@ -39,6 +43,7 @@ class Kind(StrEnum):
     FLATTEN = "flatten"
     ADD = "add"
     CONCAT = "concat"
+    OPERATION = "operation"
 
 
 CONNECTIONS = frozenset({Kind.CONV, Kind.LINEAR})
@@ -75,6 +80,11 @@ class Node:
         static: the same at every time step (before the first neuron, input shown constantly).
         analog: reached from a non-event input without passing a neuron.
         neuron: how a neuron layer is simulated, ``None`` for all other kinds.
+        operation: a function that is recorded as it is, ``None`` for all other kinds.
+        moved: in the network's own tensor the channels are the last axis, not the second.
+        at_once: where time is in the network's own tensor, of a layer that it computes for all
+            time steps at once; ``None`` where it does so step by step.
+        of_steps: paths of the modules of a BatchNorm that has one for every time step.
     """
 
     index: int
@@ -88,6 +98,10 @@ class Node:
     static: bool
     analog: bool
     neuron: Neuron | None = None
+    operation: Operation | None = None
+    moved: bool = False
+    at_once: Axis = None
+    of_steps: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +137,7 @@ class SpikingGraph:
         varying: the input is a frame per time step; otherwise an image shown at every step.
         idiom: ``"step"`` (the module is one time step) or ``"loop"`` (it loops over time itself).
         traced_steps: time steps seen in the trace: 1 for ``"step"``.
+        batch_first: a module that loops over frames takes them as ``(batch, time, ...)``.
         fixed: why the channels of a space are never pruned, by space.
     """
 
@@ -134,6 +149,7 @@ class SpikingGraph:
     varying: bool
     idiom: Idiom
     traced_steps: int
+    batch_first: bool = False
     fixed: Mapping[int, str] = field(default_factory=dict)
 
     @property
@@ -166,6 +182,20 @@ class SpikingGraph:
             raise ValueError(f"node '{node.name}' ({node.kind}) has no module")
         return self.model.get_submodule(node.module)
 
+    def call(self, inputs: Tensor) -> Any:
+        """Runs the module's own forward, once.
+
+        Args:
+            inputs: ``(batch, ...)``, or ``(time, batch, ...)`` for a module that loops over
+                frames.
+        """
+        turned = inputs.transpose(0, 1) if self.batch_first else inputs
+        return self.model(turned.clone())
+
+    def modules_of_steps(self, node: Node) -> list[nn.Module]:
+        """The modules of a BatchNorm: one for every time step, or one for all."""
+        return [self.model.get_submodule(path) for path in node.of_steps or (str(node.module),)]
+
     def neuron(self, node: Node) -> Neuron:
         """How a neuron layer is simulated."""
         if node.neuron is None:
@@ -184,6 +214,16 @@ class SpikingGraph:
         """The same graph with only some of its groups; the others are kept whole."""
         groups = tuple(group for group in self.groups if group.name in names)
         return replace(self, groups=groups)
+
+
+def owned_tensors(graph: SpikingGraph, node: Node) -> dict[str, Tensor]:
+    """The network's parameters and buffers that an operation uses, by path."""
+    assert node.operation is not None
+    found = {}
+    for path in node.operation.owned:
+        module, _, name = path.rpartition(".")
+        found[path] = getattr(graph.model.get_submodule(module), name)
+    return found
 
 
 Kept = Mapping[int, Tensor]

@@ -131,7 +131,26 @@ def _describe_function(function: Callable[[Tensor], Tensor] | None) -> str:
 def _describe_operation(graph: SpikingGraph, node: Node) -> str:
     if node.neuron is not None:
         return node.neuron.describe()
-    return "" if node.module is None else repr(graph.module(node))
+    if node.operation is not None:
+        return node.operation.describe()
+    if node.of_steps:
+        return " ".join(_describe_module(module) for module in graph.modules_of_steps(node))
+    return "" if node.module is None else _describe_module(graph.module(node))
+
+
+def _describe_module(module: nn.Module) -> str:
+    """A layer's type and options, the same under every version of PyTorch.
+
+    Of the layers in :data:`LEAVES`, those of normalisation alone are shown otherwise by versions
+    before 2.13, which leave out ``bias``: compared with the sources of 2.5.
+    """
+    if not isinstance(module, Norm):
+        return repr(module)
+    return (
+        f"{type(module).__name__}({module.num_features}, eps={module.eps}, "
+        f"momentum={module.momentum}, affine={module.affine}, bias={module.bias is not None}, "
+        f"track_running_stats={module.track_running_stats})"
+    )
 
 
 def pool_function(module: nn.Module) -> partial[Tensor]:

@@ -8,32 +8,63 @@ from typing import Any
 
 from torch import Tensor
 
-from spear_gym.snn.graph import Port
+from spear_gym.snn.graph import Axis, Port
+from spear_gym.snn.operations import Expression
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """The output of a draft at one time step (``None``: the same at every step)."""
+    """The output of a draft at one time step.
+
+    Attributes:
+        draft: which one.
+        port: what of it.
+        step: the time step, ``None`` where it is the same at every step.
+        moved: its channels are the last axis of the tensor, not the second.
+    """
 
     draft: int
     port: Port
     step: int | None
+    moved: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Series:
-    """An output of a draft over steps 0..n-1: stacked along ``axis``, or summed and scaled."""
+    """An output of a draft over steps 0..n-1: the input's frames, or a recording.
+
+    Attributes:
+        draft: which one.
+        port: what of it.
+        steps: how many.
+        axis: where time is.
+        scale: what a sum was multiplied by.
+        static: it is the same at every step.
+        moved: as for :class:`Step`.
+        after: what was done to a sum afterwards, and leaves its order as it is (softmax).
+    """
 
     draft: int
     port: Port
     steps: int
-    axis: int | None
+    axis: Axis
     scale: float = 1.0
+    static: bool = False
+    moved: bool = False
+    after: tuple[Expression, ...] = ()
 
+    @property
+    def folded(self) -> bool:
+        """Whether time and samples share the first axis."""
+        return isinstance(self.axis, str)
 
-@dataclass(frozen=True, slots=True)
-class Frames:
-    """The whole input, time first, not yet indexed."""
+    def at(self, step: int) -> Step:
+        """One time step of it."""
+        return Step(self.draft, self.port, None if self.static else step, self.moved)
+
+    def of(self, step: Step) -> Series:
+        """The same recording of another output."""
+        return replace(self, draft=step.draft, port=step.port, moved=step.moved)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +72,13 @@ class Opaque:
     """A tensor that came out of something unknown; an error as soon as a layer reads it."""
 
     reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """A tensor that the network makes out of its own parameters, the same for every sample."""
+
+    expression: Expression
 
 
 @dataclass(slots=True)
@@ -51,7 +89,7 @@ class Buffer:
     entries: dict[int, Step] = field(default_factory=dict)
 
 
-Meaning = Step | Series | Frames | Opaque | Buffer
+Meaning = Step | Series | Opaque | Made | Buffer
 
 
 def tensors_in(value: Any) -> Iterator[Tensor]:
@@ -85,15 +123,19 @@ def time_index(index: Any) -> tuple[int, int] | None:
 
 
 def series_of(buffer: Buffer) -> Series | None:
-    """Steps 0..n-1 of one output, in order, else ``None``."""
+    """Steps 0..n-1 of one output, in order, else ``None``; the same value n times is static."""
     steps = [buffer.entries.get(i) for i in range(len(buffer.entries))]
-    if not steps or any(s is None or s.step != i for i, s in enumerate(steps)):
+    if not steps or any(s is None for s in steps):
         return None
-    outputs = {(step.draft, step.port) for step in steps if step is not None}
-    if len(outputs) > 1:
-        return None
-    draft, port = outputs.pop()
-    return Series(draft, port, len(steps), buffer.axis)
+    first = steps[0]
+    assert first is not None
+    static = first.step is None
+    for i, step in enumerate(steps):
+        if step != replace(first, step=None if static else i):
+            return None
+    return Series(
+        first.draft, first.port, len(steps), buffer.axis, static=static, moved=first.moved
+    )
 
 
 def accumulate(left: Meaning | None, right: Meaning | None) -> Series | None:

@@ -20,54 +20,44 @@ from typing import Any
 
 import snntorch as snn
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from spear_gym.snn.calls import Call, call_of, port_of
 from spear_gym.snn.drafts import Draft
 from spear_gym.snn.errors import TraceError
-from spear_gym.snn.graph import Kind, Port
-from spear_gym.snn.leaves import (
-    POOL_FUNCTIONS,
-    POOL_MODULES,
-    Conv,
-    Norm,
-    is_leaf,
-    pool_function,
-)
+from spear_gym.snn.functions import Called, flatten, interpret, operate
+from spear_gym.snn.graph import Axis, Kind, Port
+from spear_gym.snn.leaves import POOL_MODULES, Conv, Norm, is_leaf, pool_function
 from spear_gym.snn.meanings import (
     Buffer,
-    Frames,
+    Made,
     Meaning,
     Opaque,
     Series,
     Step,
-    accumulate,
     is_zero,
     series_of,
     tensors_in,
-    time_index,
 )
 from spear_gym.snn.neurons import Neuron
 from spear_gym.snn.neurons.general import examined
 from spear_gym.snn.neurons.identify import model_of
 from spear_gym.snn.neurons.own import on_cpu, state_names
+from spear_gym.snn.operations import Expression, Input, Operation, Owned, function_name
+from spear_gym.snn.sequences import assign, interpret_series
+from spear_gym.snn.values import Seen, mentions_seen
 from spear_gym.snn.watching import wrapped
 
-ALIASES = frozenset({"contiguous", "detach", "clone", "float", "to", "requires_grad"})
-RESHAPES = frozenset({"view", "reshape", "flatten", "squeeze"})
-ADDITIONS = frozenset({"add", "radd", "iadd"})
-CONCATS = frozenset({"cat", "concat", "concatenate"})
-INDEXING = frozenset({"unbind", "getitem", "select"})
-SCALINGS = frozenset({"div", "truediv", "mul", "rmul", "idiv", "itruediv", "imul"})
 CONSTANTS = frozenset(
     f"{what}_like" for what in ("zeros", "ones", "empty", "full", "rand", "randn")
 ) | frozenset(f"new_{what}" for what in ("zeros", "ones", "empty", "full"))
 """Functions whose result does not depend on the values of the tensor they are given."""
 TRAVELLING = frozenset({"value", "spikes"})
 """Ports that another layer may read."""
-VALUES = frozenset({"item", "tolist", "numpy", "__bool__", "__float__", "__int__", "__index__"})
+NUMBERS = frozenset({"item", "__float__", "__int__", "__index__"})
+"""Functions that give a tensor's value as a number."""
+VALUES = NUMBERS | {"tolist", "numpy", "__bool__"}
 """Functions that take a tensor's values out of sight."""
 
 
@@ -76,7 +66,7 @@ class Recorder(TorchFunctionMode):
 
     Args:
         model: a private copy of the user's module, in eval mode.
-        sequence: whether the module takes all frames at once, time first.
+        time: the axis of time, 0 or 1, of a module that takes all frames at once; else ``None``.
         varying: whether the input differs from step to step.
         events: whether the input counts as spikes (not analog).
 
@@ -85,12 +75,16 @@ class Recorder(TorchFunctionMode):
         calls: neuron's draft -> its calls.
         given: neuron -> names of the states that the network hands to it, none where it keeps
             them itself.
+        owned: the network's parameters and buffers by path.
+        inserted: tensors with a new axis of size 1, the axis, and what was given one.
+        at_once: drafts that the network computes for all time steps at once -> where time is in
+            what they give.
     """
 
-    def __init__(self, model: nn.Module, *, sequence: bool, varying: bool, events: bool) -> None:
+    def __init__(self, model: nn.Module, *, time: int | None, varying: bool, events: bool) -> None:
         super().__init__()
         self.model = model
-        self.sequence = sequence
+        self.time = time
         self.varying = varying
         self.events = events
         self.drafts: list[Draft] = []
@@ -104,6 +98,11 @@ class Recorder(TorchFunctionMode):
         self._neurons: dict[str, Neuron | str] = {
             name: model_of(name, neuron) for name, neuron in self._at_rest.items()
         }
+        self.owned: dict[str, Tensor] = {}
+        self.inserted: dict[int, tuple[Tensor, int, Step]] = {}
+        self.at_once: dict[int, Axis] = {}
+        self._first_norms: dict[tuple[str, int], int] = {}
+        self._paths = self._own_tensors()
         self._keys: dict[tuple[Any, ...], int] = {}
         self._meanings: dict[int, tuple[Tensor, Meaning]] = {}
         self._scope: list[str] = []
@@ -113,11 +112,14 @@ class Recorder(TorchFunctionMode):
 
     def run(self, inputs: Tensor) -> Any:
         """Runs the module on ``inputs`` and returns what its forward returned."""
-        shape = tuple(inputs.shape[2:] if self.sequence else inputs.shape[1:])
+        shape = tuple(inputs.shape[1:] if self.time is None else inputs.shape[2:])
         self.drafts.append(
             Draft(Kind.INPUT, "input", (), None, None, shape, not self.varying, not self.events)
         )
-        self._set(inputs, Frames() if self.sequence else Step(0, "value", None))
+        if self.time is None:
+            self.set(inputs, Step(0, "value", None))
+        else:
+            self.set(inputs, Series(0, "value", inputs.shape[self.time], self.time))
         with self._wrapped_modules(), torch.no_grad(), self:
             return self.model(inputs)
 
@@ -126,9 +128,29 @@ class Recorder(TorchFunctionMode):
         entry = self._meanings.get(id(tensor))
         return None if entry is None else entry[1]
 
-    def _set(self, tensor: Tensor, meaning: Meaning) -> None:
+    def set(self, tensor: Tensor, meaning: Meaning) -> None:
+        """Says what a tensor means from now on."""
         # The tensor is kept beside its meaning so that its id is not given away again.
         self._meanings[id(tensor)] = (tensor, meaning)
+
+    def _own_tensors(self) -> dict[int, str]:
+        """Paths of the network's parameters and buffers, the states of its neurons aside."""
+        states = {
+            f"{name}.{state}"
+            for name, module in self._at_rest.items()
+            for state in state_names(module)
+        }
+        named = [*self.model.named_parameters(), *self.model.named_buffers()]
+        self.owned = {name: tensor for name, tensor in named if name not in states}
+        return {id(tensor): name for name, tensor in self.owned.items()}
+
+    def constant(self, tensor: Tensor) -> Any:
+        """What a tensor that does not depend on the input is in the arguments of an operation."""
+        path = self._paths.get(id(tensor))
+        if path is not None:
+            return Owned(path)
+        meaning = self.meaning(tensor)
+        return meaning.expression if isinstance(meaning, Made) else tensor.detach().clone()
 
     @contextmanager
     def _wrapped_modules(self) -> Iterator[None]:
@@ -164,32 +186,91 @@ class Recorder(TorchFunctionMode):
 
     def _stateless_call(self, name: str, module: nn.Module, source: Tensor, output: Tensor) -> None:
         reader = f"layer '{name}' ({type(module).__name__})"
-        step = self._read(source, reader)
+        meaning = self._read(source, reader)
         if isinstance(module, nn.Identity):
-            self._set(output, step)
+            self.set(output, meaning)
         elif isinstance(module, nn.Flatten):
-            self._flatten(source, output, step, f"module '{name}' (Flatten)")
+            called = Called("flatten", module.__call__, (source,), {}, output, False)
+            known = flatten(self, source, output, meaning) if isinstance(meaning, Step) else False
+            if not known and not interpret_series(self, called):
+                self._apply(
+                    Called(
+                        "flatten",
+                        partial(_flatten, module.start_dim, module.end_dim),
+                        (source,),
+                        {},
+                        output,
+                        False,
+                    )
+                )
         elif isinstance(module, POOL_MODULES):
             function = pool_function(module)
-            _check_rank(reader, source, function.func.__name__)
-            self._push(output, Kind.POOL, name, None, function, [step])
+            self.check_rank(reader, source, function.func.__name__)
+            self.add_reader(source, output, Kind.POOL, name, None, function)
         elif isinstance(module, nn.Dropout | nn.Dropout1d | nn.Dropout2d):
-            self._push(output, Kind.DROPOUT, name, name, None, [step])
+            self.add_reader(source, output, Kind.DROPOUT, name, name, None)
+        elif isinstance(module, nn.Linear):
+            self._linear_call(name, source, output, meaning)
         else:
-            kind = Kind.NORM if isinstance(module, Norm) else Kind.LINEAR
-            kind = Kind.CONV if isinstance(module, Conv) else kind
+            kind = Kind.NORM if isinstance(module, Norm) else Kind.CONV
             if isinstance(module, Conv):
-                _check_rank(reader, source, "conv1d" if isinstance(module, nn.Conv1d) else "conv2d")
-            if kind is Kind.LINEAR and source.dim() != 2:
-                raise TraceError(
-                    f"linear layer '{name}' reads a tensor of shape {tuple(source.shape)}; only "
-                    "(batch, features) is supported: flatten before it, one time step at a time"
+                self.check_rank(
+                    reader, source, "conv1d" if isinstance(module, nn.Conv1d) else "conv2d"
                 )
-            self._push(output, kind, name, name, None, [step])
+            if kind is Kind.NORM and self._norm_of_step(name, meaning, output):
+                return
+            self.add_reader(source, output, kind, name, name, None)
+
+    def _norm_of_step(self, name: str, meaning: Step | Series, output: Tensor) -> bool:
+        """Whether a BatchNorm is that of a later time step, in a list with one for each."""
+        parent, _, own = name.rpartition(".")
+        if not isinstance(meaning, Step) or not isinstance(
+            self.model.get_submodule(parent), nn.ModuleList
+        ):
+            return False
+        draft = self._first_norms.setdefault((parent, meaning.draft), len(self.drafts))
+        if draft == len(self.drafts):
+            return False  # the first of them
+        first = self.drafts[draft]
+        paths = first.of_steps or (str(first.module),)
+        step = len(paths) if name not in paths else paths.index(name)
+        if meaning.step not in (None, step) or own != str(int(paths[0].rpartition(".")[2]) + step):
+            return False
+        if name not in paths:
+            self.drafts[draft] = replace(first, of_steps=(*paths, name), name=parent)
+        self.set(output, Step(draft, "value", step))
+        return True
+
+    def _linear_call(
+        self, name: str, source: Tensor, output: Tensor, meaning: Step | Series
+    ) -> None:
+        """A linear layer on the last axis: of samples, of tokens, of all time steps."""
+        lead = 1 if isinstance(meaning, Step) or meaning.folded else 2
+        if source.dim() == lead + 1:
+            self.add_reader(source, output, Kind.LINEAR, name, name, None)
+            return
+        if source.dim() <= lead:
+            raise TraceError(
+                f"linear layer '{name}' reads a tensor of shape {tuple(source.shape)}; it needs "
+                "(batch, features), or (batch, tokens, features)"
+            )
+        whole, step = output, meaning
+        if isinstance(meaning, Series):
+            step = Step(meaning.draft, meaning.port, None, meaning.moved)
+            if isinstance(meaning.axis, int):
+                source, output = source.select(meaning.axis, 0), output.select(meaning.axis, 0)
+        assert isinstance(step, Step)
+        read = self.features_last(source, step)
+        found = self.add_node(output, Kind.LINEAR, name, name, None, [read], moved=True)
+        if isinstance(meaning, Series):
+            self.at_once[found.draft] = meaning.axis
+            self.set(whole, meaning.of(found))
 
     def _neuron_call(self, name: str, module: nn.Module, forward: Any, *a: Any, **k: Any) -> Any:
         call = call_of(name, module, forward, a, k)
-        source = self._read(call.input, f"neuron '{name}'")
+        source = self._read_step(call.input, f"neuron '{name}'")
+        if source.moved and any(t.numel() > 1 for t in self._at_rest[name].parameters()):
+            source = self.plain(call.input, source)
         draft, step = self._step_of(call, source)
         output = forward(*a, **k)
         if source.step is not None and source.step != step:
@@ -203,8 +284,8 @@ class Recorder(TorchFunctionMode):
         # The states that it returns are those that it keeps, unless its forward is not snnTorch's.
         for key, state in (*zip(call.names, returned, strict=False), *states):
             if isinstance(state, Tensor):
-                self._set(state, Step(draft, port_of(key), step))
-        self._set(spikes, Step(draft, "spikes", step))
+                self.set(state, Step(draft, port_of(key), step, source.moved))
+        self.set(spikes, Step(draft, "spikes", step, source.moved))
         return output
 
     def _step_of(self, call: Call, source: Step) -> tuple[int, int]:
@@ -216,8 +297,12 @@ class Recorder(TorchFunctionMode):
         name = call.name
         self.given.setdefault(name, tuple(call.given))
         key = ("chain", name, source.draft, source.port, len(self.drafts))
-        neuron = self._neuron(name, tuple(call.input.shape[1:]))
-        return self._draft(key, Kind.NEURON, name, name, None, [source], call.input, neuron), 0
+        shape = _sample_shape(call.input, source.moved)
+        neuron = self._neuron(name, shape)
+        made = self._draft(
+            key, Kind.NEURON, name, name, None, [source], shape, source.moved, neuron=neuron
+        )
+        return made, 0
 
     def _neuron(self, name: str, shape: tuple[int, ...]) -> Neuron:
         found = self._neurons[name]
@@ -232,223 +317,107 @@ class Recorder(TorchFunctionMode):
         self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
-        name = str(getattr(func, "__name__", func)).strip("_")
         if self._paused:
             return func(*args, **kwargs)
-        known = [m for m in map(self.meaning, tensors_in((args, kwargs))) if m is not None]
-        if known and getattr(func, "__name__", "") in VALUES:
+        raw = getattr(func, "__name__", "")
+        name = function_name(func)
+        meanings = map(self.meaning, tensors_in((args, kwargs)))
+        known = any(m is not None and not isinstance(m, Made) for m in meanings)
+        if known and raw in VALUES:
+            return self._value(func, raw, args, kwargs)
+        if mentions_seen((args, kwargs)):
             raise TraceError(
-                f"forward{self._where()} takes a decision on the values of a tensor (`if tensor:`, "
-                "`tensor.item()`); a graph that depends on the data cannot be traced: decide on "
-                "shapes or settings"
+                f"function '{name}'{self.where()} uses the value of a tensor as a number "
+                "(`tensor.item()`); a graph that depends on the data cannot be traced: keep it a "
+                "tensor"
             )
-        seen = args
-        if name in ADDITIONS and args and self.meaning(args[0]) is None and is_zero(args[0]):
-            seen = (0, *args[1:])  # `total += x` overwrites the zeros that it starts from.
+        in_place = known and _writes(raw, kwargs) and isinstance(args[0], Tensor)
+        seen = (self._before(args[0]), *args[1:]) if in_place else args
         output = func(*args, **kwargs)
         if name == "setitem":
-            self._setitem(args[0], args[1], args[2])
+            assign(self, args[0], args[1], args[2])
         elif known and name not in CONSTANTS and any(True for _ in tensors_in(output)):
-            if name == "dropout" and output is args[0]:
+            if isinstance(output, Tensor) and not in_place and any(output is a for a in args):
                 output = output.view(output.shape)  # A tensor means one thing only.
-            self._function(name, seen, kwargs, output)
+            self._apply(Called(name, func, tuple(seen), kwargs, output, in_place))
+        elif not known:
+            self._make(func, args, kwargs, output)
         return output
 
-    def _where(self) -> str:
+    def _value(self, func: Any, raw: str, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
+        """A number that is taken out of a tensor may be shown, but nothing may depend on it."""
+        if raw in NUMBERS and raw == "item":
+            return Seen(func(*args, **kwargs), self.where())
+        raise TraceError(
+            f"forward{self.where()} takes a decision on the values of a tensor (`if tensor:`, "
+            "`tensor.item()`); a graph that depends on the data cannot be traced: decide on "
+            "shapes or settings"
+        )
+
+    def _before(self, tensor: Tensor) -> Tensor | int:
+        """A tensor that is about to be overwritten, as it is now."""
+        meaning = self.meaning(tensor)
+        if meaning is None and is_zero(tensor):
+            return 0  # `total += x` overwrites the zeros that it starts from.
+        copied = tensor.clone()
+        if meaning is not None:
+            self.set(copied, meaning)
+        return copied
+
+    def _apply(self, called: Called) -> None:
+        if not (interpret_series(self, called) or interpret(self, called)):
+            operate(self, called)
+
+    def _make(self, func: Any, args: Sequence[Any], kwargs: dict[str, Any], output: Any) -> None:
+        """Follows what the network makes of its own parameters."""
+        if not isinstance(output, Tensor) or output is (args[0] if args else None):
+            return
+        sources = list(tensors_in((args, kwargs)))
+        if any(id(t) in self._paths for t in sources) or any(
+            isinstance(self.meaning(t), Made) for t in sources
+        ):
+            marked = [
+                tuple(self.constant(a) if isinstance(a, Tensor) else a for a in args),
+                tuple(
+                    (k, self.constant(v) if isinstance(v, Tensor) else v) for k, v in kwargs.items()
+                ),
+            ]
+            self.set(output, Made(Expression(func, marked[0], marked[1])))
+
+    def where(self) -> str:
+        """The innermost module that is running, for messages."""
         return f" in module {self._scope[-1]}" if self._scope else ""
-
-    def _function(
-        self, name: str, args: Sequence[Any], kwargs: dict[str, Any], output: Any
-    ) -> None:
-        handled = self._interpret(name, args, kwargs, output)
-        if not handled:
-            reason = f"function '{name}'{self._where()}"
-            for tensor in tensors_in(output):
-                self._set(tensor, Opaque(reason))
-
-    def _interpret(
-        self, name: str, args: Sequence[Any], kwargs: dict[str, Any], output: Any
-    ) -> bool:
-        if name in ADDITIONS:
-            return self._add(args, kwargs, output)
-        if name in ALIASES:
-            return self._alias(args, output)
-        if name in RESHAPES:
-            return self._reshape(name, args, output)
-        if name in POOL_FUNCTIONS:
-            return self._pool(name, args, kwargs, output)
-        if name == "dropout":
-            return self._dropout(args, kwargs, output)
-        if name in CONCATS:
-            return self._concat(args, kwargs, output)
-        if name == "stack":
-            return self._stack(args, kwargs, output)
-        if name in INDEXING:
-            return self._index(name, args, kwargs, output)
-        if name in {"sum", "mean"}:
-            return self._reduce(name, args, kwargs, output)
-        return name in SCALINGS and self._scale(name, args, output)
-
-    def _alias(self, args: Sequence[Any], output: Any) -> bool:
-        meaning = self.meaning(args[0])
-        if meaning is None or not isinstance(output, Tensor):
-            return False
-        self._set(output, meaning)
-        return True
-
-    def _add(self, args: Sequence[Any], kwargs: dict[str, Any], output: Tensor) -> bool:
-        if kwargs.get("alpha", 1) != 1 or len(args) != 2:
-            return False
-        meanings = [self.term(term) for term in args]
-        if None in meanings:
-            other = meanings[0] if meanings[1] is None else meanings[1]
-            zero = all(is_zero(t) for t, m in zip(args, meanings, strict=True) if m is None)
-            shaped = isinstance(other, Step | Series) and zero
-            if shaped and other is not None and output.numel() == self._numel(args):
-                self._set(output, other)
-                return True
-            return False
-        left, right = meanings
-        accumulated = accumulate(left, right)
-        if accumulated is not None:
-            self._set(output, accumulated)
-            return True
-        if not (isinstance(left, Step) and isinstance(right, Step)):
-            return False
-        if args[0].shape != args[1].shape:
-            return False
-        self._push(output, Kind.ADD, self._function_name("add"), None, None, [left, right])
-        return True
 
     def listed(self, tensors: Sequence[Tensor]) -> Meaning | None:
         """The series that a Python list of one output per time step amounts to."""
         entries = {i: m for i, m in enumerate(map(self.meaning, tensors)) if isinstance(m, Step)}
         return series_of(Buffer(0, entries)) if len(entries) == len(tensors) else None
 
+    def set_recording(self, output: Tensor, tensors: Sequence[Tensor], axis: int) -> bool:
+        """Takes a tensor for the recording of a value per time step, if it is one."""
+        found = self.listed(tensors)
+        if not isinstance(found, Series):
+            return False
+        self.set(output, Series(**{**_fields(found), "axis": axis}))
+        return True
+
+    def insert(self, tensor: Tensor, axis: int, step: Step) -> None:
+        """Remembers that a tensor is one time step with an axis for time."""
+        self.inserted[id(tensor)] = (tensor, axis, step)
+        if axis == 0:
+            self.set(tensor, Buffer(0, {0: step}))
+
     def term(self, term: Any) -> Meaning | None:
         """What a tensor means, a filled recording taken as the series it holds."""
         meaning = self.meaning(term) if isinstance(term, Tensor) else None
         return series_of(meaning) if isinstance(meaning, Buffer) else meaning
 
-    def _numel(self, args: Sequence[Any]) -> int:
-        return max(t.numel() for t in args if isinstance(t, Tensor) and self.meaning(t) is not None)
-
-    def _reshape(self, name: str, args: Sequence[Any], output: Tensor) -> bool:
-        step = self.meaning(args[0])
-        if not isinstance(step, Step):
-            return False
-        self._flatten(args[0], output, step, f"function '{name}'{self._where()}")
-        return True
-
-    def _flatten(self, source: Tensor, output: Tensor, step: Step, where: str) -> None:
-        if output.shape == source.shape:
-            self._set(output, step)
-        elif output.dim() == 2 and output.shape[0] == source.shape[0]:
-            self._push(output, Kind.FLATTEN, self._function_name("flatten"), None, None, [step])
-        else:
-            self._set(output, Opaque(where))
-
-    def _pool(self, name: str, args: Sequence[Any], kwargs: dict[str, Any], output: Tensor) -> bool:
-        step = self.meaning(args[0])
-        if not isinstance(step, Step):
-            return False
-        names = ("kernel_size", "stride", "padding") if "adaptive" not in name else ("output_size",)
-        extra = ("ceil_mode", "count_include_pad") if "avg" in name else ("dilation", "ceil_mode")
-        options = dict(zip((*names, *extra), args[1:], strict=False)) | kwargs
-        options.pop("input", None)
-        if "stride" in options and options["stride"] in (None, [], ()):
-            del options["stride"]
-        function = partial(POOL_FUNCTIONS[name], **options)
-        _check_rank(f"function '{name}'{self._where()}", args[0], name)
-        self._push(output, Kind.POOL, self._function_name(name), None, function, [step])
-        return True
-
-    def _dropout(self, args: Sequence[Any], kwargs: dict[str, Any], output: Tensor) -> bool:
-        step = self.meaning(args[0])
-        if not isinstance(step, Step) or kwargs.get("training", args[2:3] != (False,)):
-            return False
-        rate = kwargs.get("p", args[1] if len(args) > 1 else 0.5)
-        function = partial(F.dropout, p=rate)
-        self._push(output, Kind.DROPOUT, self._function_name("dropout"), None, function, [step])
-        return True
-
-    def _concat(self, args: Sequence[Any], kwargs: dict[str, Any], output: Tensor) -> bool:
-        tensors = args[0] if args else kwargs["tensors"]
-        dim = kwargs.get("dim", args[1] if len(args) > 1 else 0)
-        steps = [self.meaning(t) for t in tensors]
-        if not all(isinstance(s, Step) for s in steps) or dim not in (1, 1 - output.dim()):
-            return False
-        self._push(output, Kind.CONCAT, self._function_name("concat"), None, None, steps)  # type: ignore[arg-type]
-        return True
-
-    def _stack(self, args: Sequence[Any], kwargs: dict[str, Any], output: Tensor) -> bool:
-        tensors = args[0] if args else kwargs["tensors"]
-        dim = kwargs.get("dim", args[1] if len(args) > 1 else 0)
-        entries = {i: m for i, m in enumerate(map(self.meaning, tensors)) if isinstance(m, Step)}
-        series = series_of(Buffer(dim % output.dim(), entries))
-        if len(entries) != len(tensors) or series is None:
-            return False
-        self._set(output, series)
-        return True
-
-    def _index(self, name: str, args: Sequence[Any], kwargs: dict[str, Any], output: Any) -> bool:
-        source = self.meaning(args[0])
-        if not isinstance(source, Frames):
-            return False
-        if name == "unbind":
-            dim = kwargs.get("dim", args[1] if len(args) > 1 else 0)
-            for step, tensor in enumerate(output):
-                self._set(tensor, Step(0, "value", step))
-            return bool(dim == 0)
-        index = args[1] if name == "getitem" else (args[2] if args[1] == 0 else None)
-        position = time_index(index)
-        if position is None or position[0] != 0:
-            return False
-        self._set(output, Step(0, "value", position[1] % args[0].shape[0]))
-        return True
-
-    def _setitem(self, target: Tensor, index: Any, value: Any) -> None:
-        meaning = self.term(value) if isinstance(value, Tensor) else None
-        current = self.meaning(target)
-        position = time_index(index)
-        if meaning is None and not isinstance(current, Step | Series):
-            return
-        if not isinstance(meaning, Step) or position is None or isinstance(current, Step | Series):
-            self._set(target, Opaque(f"an assignment by index{self._where()}"))
-            return
-        axis, step = position
-        buffer = current if isinstance(current, Buffer) else Buffer(axis)
-        buffer.entries[step % target.shape[axis]] = meaning
-        self._set(target, buffer)
-
-    def _reduce(
-        self, name: str, args: Sequence[Any], kwargs: dict[str, Any], output: Tensor
-    ) -> bool:
-        source = self.term(args[0])
-        dim = kwargs.get("dim", args[1] if len(args) > 1 else None)
-        dim = dim[0] if isinstance(dim, tuple | list) and len(dim) == 1 else dim
-        if not isinstance(source, Series) or source.axis is None or not isinstance(dim, int):
-            return False
-        if dim % args[0].dim() != source.axis or kwargs.get("keepdim"):
-            return False
-        scale = source.scale / source.steps if name == "mean" else source.scale
-        self._set(output, replace(source, axis=None, scale=scale))
-        return True
-
-    def _scale(self, name: str, args: Sequence[Any], output: Tensor) -> bool:
-        source = self.term(args[0])
-        factor = args[1]
-        if not isinstance(source, Series) or not isinstance(factor, int | float) or factor <= 0:
-            return False
-        scale = source.scale * factor if "mul" in name else source.scale / factor
-        self._set(output, replace(source, scale=scale))
-        return True
-
     # ---------------------------------------------------------------- drafts
 
-    def _read(self, tensor: Tensor, reader: str) -> Step:
-        meaning = self.meaning(tensor)
-        if isinstance(meaning, Step):
+    def _read(self, tensor: Tensor, reader: str) -> Step | Series:
+        """What a layer reads: a time step, or a recording that it may compute at once."""
+        meaning = self.term(tensor) or self.meaning(tensor)
+        if isinstance(meaning, Step) or (isinstance(meaning, Series) and meaning.axis is not None):
             if meaning.port not in TRAVELLING:
                 raise TraceError(
                     f"{reader} reads {_state(meaning.port)} as its input; only spikes and currents "
@@ -456,21 +425,58 @@ class Recorder(TorchFunctionMode):
                 )
             return meaning
         if isinstance(meaning, Opaque):
-            raise TraceError(
-                f"{reader} reads the result of {meaning.reason}, which is not supported; supported "
-                "are Conv1d/2d, Linear, BatchNorm1d/2d, average and max pooling, Flatten, Dropout, "
-                "Identity, residual additions, channel concatenation and snnTorch's neurons"
-            )
-        if isinstance(meaning, Frames):
-            raise TraceError(
-                f"{reader} reads the whole input (time, batch, ...) at once; index it by time step "
-                "(`x[t]`), or give a module that computes one time step"
-            )
-        if meaning is None:
+            raise TraceError(f"{reader} reads the result of {meaning.reason}")
+        if meaning is None or isinstance(meaning, Made):
             raise TraceError(f"{reader} reads a tensor that does not depend on the input")
         raise TraceError(f"{reader} reads a recording over time; read it step by step")
 
-    def _push(
+    def _read_step(self, tensor: Tensor, reader: str) -> Step:
+        meaning = self._read(tensor, reader)
+        if isinstance(meaning, Step):
+            return meaning
+        what = "the whole input" if meaning.draft == 0 else "a recording over time"
+        raise TraceError(
+            f"{reader} reads {what} at once, time axis included; index it by time step (`x[t]`, or "
+            "`x[:, t]` where samples come first)"
+        )
+
+    def add_reader(
+        self,
+        source: Tensor,
+        output: Tensor,
+        kind: Kind,
+        name: str,
+        module: str | None,
+        function: Callable[[Tensor], Tensor] | None,
+    ) -> Step:
+        """A node that reads one tensor, a time step or a recording; what it gives is the same."""
+        reader = f"'{name}'"
+        meaning = self._read(source, reader)
+        elementwise = kind is Kind.DROPOUT and (
+            module is None or isinstance(self.model.get_submodule(module), nn.Dropout)
+        )
+        if isinstance(meaning, Step):
+            keeps = elementwise or kind is Kind.LINEAR
+            read = meaning if keeps else self.plain(source, meaning)
+            return self.add_node(output, kind, name, module, function, [read], moved=read.moved)
+        step = Step(meaning.draft, meaning.port, None, meaning.moved)
+        if meaning.folded:
+            read = step if elementwise else self.plain(source, step)
+            found = self.add_node(output, kind, name, module, function, [read], moved=read.moved)
+        elif elementwise or (kind is Kind.LINEAR and source.dim() == 3):
+            axis = int(meaning.axis or 0)
+            one = output.select(axis, 0)
+            found = self.add_node(one, kind, name, module, function, [step], moved=step.moved)
+        else:
+            raise TraceError(
+                f"{reader} reads a recording of shape {tuple(source.shape)}, all time steps at "
+                "once; call it at every time step, or fold time into the batch (x.flatten(0, 1))"
+            )
+        self.at_once[found.draft] = meaning.axis
+        self.set(output, meaning.of(found))
+        return found
+
+    def add_node(
         self,
         output: Tensor,
         kind: Kind,
@@ -478,7 +484,23 @@ class Recorder(TorchFunctionMode):
         module: str | None,
         function: Callable[[Tensor], Tensor] | None,
         inputs: Sequence[Step],
-    ) -> None:
+        *,
+        moved: bool | None = None,
+        operation: Operation | None = None,
+    ) -> Step:
+        """A node of a time step, recorded once however often it is met.
+
+        Args:
+            output: what the network computed.
+            kind: of the node.
+            name: for messages and reports.
+            module: path of its module, if it has one.
+            function: what it computes otherwise.
+            inputs: what it reads.
+            moved: whether its channels are the last axis of ``output``; as in its first input by
+                default.
+            operation: what it computes if the tracer does not know it.
+        """
         steps = {source.step for source in inputs if source.step is not None}
         if len(steps) > 1:
             raise TraceError(
@@ -490,10 +512,43 @@ class Recorder(TorchFunctionMode):
                 raise TraceError(
                     f"'{name}' reads {_state(source.port)}; only spikes and currents may travel on"
                 )
+        moved = inputs[0].moved if moved is None else moved
         spec = module or (repr(function) if function is not None else kind.value)
+        spec = spec if operation is None else operation.describe()
         key = (kind, spec, tuple(source.draft for source in inputs))
-        draft = self._draft(key, kind, name, module, function, inputs, output)
-        self._set(output, Step(draft, "value", steps.pop() if steps else None))
+        shape = _sample_shape(output, moved)
+        draft = self._draft(
+            key, kind, name, module, function, inputs, shape, moved, operation=operation
+        )
+        found = Step(draft, "value", steps.pop() if steps else None, moved)
+        self.set(output, found)
+        return found
+
+    def add_operation(
+        self, output: Tensor, name: str, operation: Operation, inputs: Sequence[Step]
+    ) -> Step:
+        """A node of a function that the tracer does not know."""
+        own = self.function_name(name)
+        moved = operation.moved_output
+        return self.add_node(
+            output, Kind.OPERATION, own, None, None, inputs, moved=moved, operation=operation
+        )
+
+    def plain(self, tensor: Tensor, step: Step) -> Step:
+        """The same value with its channels taken to be the second axis of the tensor."""
+        return step if not step.moved else self._turned(tensor, step, moved_output=False)
+
+    def features_last(self, tensor: Tensor, step: Step) -> Step:
+        """The same value with its channels taken to be the last axis of the tensor."""
+        return step if step.moved else self._turned(tensor, step, moved_output=True)
+
+    def _turned(self, tensor: Tensor, step: Step, *, moved_output: bool) -> Step:
+        """Nothing is computed, but another axis is the channels', so none can be pruned."""
+        expression = Expression(torch.Tensor.view_as, (Input(0), Input(0)))
+        operation = Operation(
+            "axes", expression, (step.moved,), moved_output, {}, in_place=False, follows=False
+        )
+        return self.add_operation(tensor.view(tensor.shape), "axes", operation, [step])
 
     def _draft(
         self,
@@ -503,8 +558,11 @@ class Recorder(TorchFunctionMode):
         module: str | None,
         function: Callable[[Tensor], Tensor] | None,
         inputs: Sequence[Step],
-        output: Tensor,
+        shape: tuple[int, ...],
+        moved: bool,
+        *,
         neuron: Neuron | None = None,
+        operation: Operation | None = None,
     ) -> int:
         if key not in self._keys:
             sources = [self.drafts[source.draft] for source in inputs]
@@ -516,29 +574,51 @@ class Recorder(TorchFunctionMode):
                     tuple(source.draft for source in inputs),
                     module,
                     function,
-                    tuple(output.shape[1:]),
+                    shape,
                     neuron is None and all(source.static for source in sources),
                     neuron is None and any(source.analog for source in sources),
                     neuron,
+                    operation,
+                    moved,
                 )
             )
         return self._keys[key]
 
-    def _function_name(self, name: str) -> str:
+    def function_name(self, name: str) -> str:
+        """A function's name with that of the module that calls it."""
         scope = self._scope[-1].split("'")[1] + "." if self._scope else ""
         return f"{scope}{name}"
+
+    def check_rank(self, reader: str, source: Tensor, function: str) -> None:
+        """Refuses tensors that torch would take for a single sample without a batch axis."""
+        axes = 4 if function.endswith("2d") else 3
+        if source.dim() != axes:
+            raise TraceError(
+                f"{reader} reads a tensor of shape {tuple(source.shape)}, which torch takes for a "
+                f"single sample; it needs {axes} axes, (batch, channel, "
+                f"{'height, width' if axes == 4 else 'length'})"
+            )
 
 
 def _state(port: Port) -> str:
     return "a membrane potential" if port == "membrane" else f"a neuron's state {port}"
 
 
-def _check_rank(reader: str, source: Tensor, function: str) -> None:
-    """Refuses tensors that torch would take for a single sample without a batch axis."""
-    axes = 4 if function.endswith("2d") else 3
-    if source.dim() != axes:
-        raise TraceError(
-            f"{reader} reads a tensor of shape {tuple(source.shape)}, which torch takes for a "
-            f"single sample; it needs {axes} axes, (batch, channel, "
-            f"{'height, width' if axes == 4 else 'length'})"
-        )
+def _sample_shape(tensor: Tensor, moved: bool) -> tuple[int, ...]:
+    """Shape of one sample, channels first."""
+    return tuple((tensor.movedim(-1, 1) if moved else tensor).shape[1:])
+
+
+def _flatten(start: int, end: int, value: Tensor) -> Tensor:
+    return value.flatten(start, end)
+
+
+def _fields(series: Series) -> dict[str, Any]:
+    return {name: getattr(series, name) for name in Series.__slots__}
+
+
+def _writes(raw: str, kwargs: dict[str, Any]) -> bool:
+    """Whether a function overwrites its first argument, by PyTorch's own naming."""
+    if raw.startswith("__"):
+        return raw.startswith("__i") and raw not in ("__index__", "__int__", "__invert__")
+    return (raw.endswith("_") and not raw.endswith("__")) or bool(kwargs.get("inplace"))

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from spear_gym.snn.errors import TraceError
-from spear_gym.snn.graph import Kind, Node, SpikingGraph
+from spear_gym.snn.graph import Axis, Kind, Node, SpikingGraph, owned_tensors
 from spear_gym.snn.meanings import Series
 from spear_gym.snn.neurons.own import clear, copied, steps_itself
 
@@ -44,6 +44,9 @@ def replay(graph: SpikingGraph, inputs: Tensor, node: int, port: str) -> Tensor:
                 if current.kind is Kind.NEURON:
                     step_on = neurons[current.index]
                     values[current.index], membranes[current.index] = step_on(sources[0])
+                elif current.of_steps:
+                    norm = graph.modules_of_steps(current)[step]
+                    values[current.index] = type(norm).forward(norm, sources[0])
                 else:
                     values[current.index] = _apply(graph, current, sources)
             recorded.append(membranes[node] if port == "membrane" else values[node])
@@ -59,9 +62,13 @@ def _apply(graph: SpikingGraph, node: Node, sources: list[Tensor]) -> Tensor:
         return sources[0].flatten(1)
     if node.kind is Kind.DROPOUT:
         return sources[0]
+    if node.operation is not None:
+        return node.operation(sources, owned_tensors(graph, node))
     if node.function is not None:
         return node.function(sources[0])
     module = graph.module(node)
+    if node.kind is Kind.LINEAR and sources[0].dim() > 2:  # of every token
+        return type(module).forward(module, sources[0].movedim(1, -1)).movedim(-1, 1)  # type: ignore[no-any-return]
     # The class's forward, so that a hook which alters the output shows up as a difference.
     return type(module).forward(module, sources[0])  # type: ignore[no-any-return]
 
@@ -79,8 +86,10 @@ def compare_with_forward(graph: SpikingGraph, inputs: Tensor, series: Series) ->
     """
     expected = replay(graph, inputs, series.draft, series.port)
     if graph.idiom == "loop":
-        expected = expected.sum(0) if series.axis is None else expected.movedim(0, series.axis)
-        expected = expected * series.scale
+        expected = _laid_out(expected, series.axis) * series.scale
+        owned = dict(graph.model.named_parameters()) | dict(graph.model.named_buffers())
+        for expression in series.after:
+            expected = expression.value([expected], owned)
     try:
         actual = _own_output(graph, inputs)
     except (RuntimeError, TypeError, IndexError, AttributeError, ValueError) as error:
@@ -103,13 +112,22 @@ def compare_with_forward(graph: SpikingGraph, inputs: Tensor, series: Series) ->
         )
 
 
+def _laid_out(recorded: Tensor, axis: Axis) -> Tensor:
+    """``(time, batch, ...)`` with time where the network has it."""
+    if axis is None:
+        return recorded.sum(0)
+    if isinstance(axis, int):
+        return recorded.movedim(0, axis)
+    return (recorded if axis == "time-batch" else recorded.transpose(0, 1)).flatten(0, 1)
+
+
 @torch.no_grad()
 def _own_output(graph: SpikingGraph, inputs: Tensor) -> Tensor:
     _reset(graph)
     if graph.idiom == "loop":
-        return _first(graph.model(inputs.clone()))
+        return _first(graph.call(inputs))
     frames = inputs if graph.varying else inputs.expand(CHECKED_STEPS, *inputs.shape)
-    return torch.stack([_first(graph.model(frame.clone())) for frame in frames])
+    return torch.stack([_first(graph.call(frame)) for frame in frames])
 
 
 def _reset(graph: SpikingGraph) -> None:

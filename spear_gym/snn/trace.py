@@ -5,12 +5,14 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any, NamedTuple, cast
 
 import snntorch as snn
 from torch import Tensor, nn
 
 from spear_gym.snn.channels import assign_channels, prunable_groups
+from spear_gym.snn.drafts import Draft
 from spear_gym.snn.errors import TraceError
 from spear_gym.snn.graph import CONNECTIONS, Idiom, Kind, Node, Readout, SpikingGraph
 from spear_gym.snn.leaves import check_layers
@@ -30,6 +32,7 @@ def trace(
     events: bool = False,
     readout: Readout | None = None,
     check: Tensor | None = None,
+    batch_first: bool | None = None,
 ) -> SpikingGraph:
     """Traces a spiking network into a graph of one time step.
 
@@ -47,6 +50,8 @@ def trace(
         readout: ``"current"``, ``"spikes"`` or ``"membrane"``; inferred when ``None``.
         check: inputs for the check, shaped like ``example``; defaults to ``example`` reversed and
             one sample shorter.
+        batch_first: a module that loops over frames takes them as ``(batch, time, ...)``, not as
+            ``(time, batch, ...)``; found out when ``None``.
 
     Returns:
         The graph, its model in eval mode with all neurons reset.
@@ -68,7 +73,14 @@ def trace(
     check_layers(model)
     with preserved_states():
         private = _copied(model)
-        graph, series = _record(private, example, varying=varying, events=events, readout=readout)
+        graph, series = _record(
+            private,
+            example,
+            varying=varying,
+            events=events,
+            readout=readout,
+            batch_first=batch_first,
+        )
         compare_with_forward(graph, check, series)
     reset_neurons(private)
     return graph
@@ -92,21 +104,30 @@ class _Recorded(NamedTuple):
 
 
 def _record(
-    model: nn.Module, example: Tensor, *, varying: bool, events: bool, readout: Readout | None
+    model: nn.Module,
+    example: Tensor,
+    *,
+    varying: bool,
+    events: bool,
+    readout: Readout | None,
+    batch_first: bool | None,
 ) -> _Recorded:
     if not varying:
-        return _record_as(model, example, varying, events, readout, sequence=False)
-    try:
-        return _record_as(model, example, varying, events, readout, sequence=True)
-    except (TraceError, RuntimeError, IndexError, ValueError) as loop_error:
-        reset_neurons(model)
+        return _record_as(model, example, varying, events, readout, time=None)
+    tried = []
+    for time in (0, 1) if batch_first is None else (int(batch_first),):
+        frames = example if time == 0 else example.transpose(0, 1)
         try:
-            return _record_as(model, example[0], varying, events, readout, sequence=False)
-        except TraceError as step_error:
-            raise TraceError(
-                f"the network traces neither as a loop over time ({loop_error}) nor as a single "
-                f"time step ({step_error})"
-            ) from step_error
+            return _record_as(model, frames, varying, events, readout, time=time)
+        except (TraceError, RuntimeError, IndexError, ValueError) as error:
+            reset_neurons(model)
+            order = ("(time, batch, ...)", "(batch, time, ...)")[time]
+            tried.append(f"as a loop over time, given {order} ({error})")
+    try:
+        return _record_as(model, example[0], varying, events, readout, time=None)
+    except TraceError as step_error:
+        tried.append(f"as a single time step, given (batch, ...) ({step_error})")
+        raise TraceError(f"the network traces neither {', nor '.join(tried)}") from step_error
 
 
 def _record_as(
@@ -116,10 +137,10 @@ def _record_as(
     events: bool,
     readout: Readout | None,
     *,
-    sequence: bool,
+    time: int | None,
 ) -> _Recorded:
     reset_neurons(model)
-    recorder = Recorder(model, sequence=sequence, varying=varying, events=events)
+    recorder = Recorder(model, time=time, varying=varying, events=events)
     # A clone, so that an in-place operation of the network cannot reach the caller's data.
     try:
         output = recorder.run(inputs.clone())
@@ -140,7 +161,7 @@ def _record_as(
     num_steps = steps.pop()
     # A network that hands a neuron its state holds the loop over time, be it one step long.
     hidden = not any(recorder.given.values())
-    idiom: Idiom = "step" if num_steps == 1 and hidden and not sequence else "loop"
+    idiom: Idiom = "step" if num_steps == 1 and hidden and time is None else "loop"
     series = _output_series(recorder, output, num_steps, idiom)
     source = recorder.drafts[series.draft]
     found = _readout(source.kind, series, readout)
@@ -150,14 +171,41 @@ def _record_as(
             f"the output '{source.name}' has shape {source.shape} per sample; class outputs must "
             "be a vector (batch, classes): flatten and end in a linear layer"
         )
-    drafts = tuple(recorder.drafts)
-    nodes, spaces = assign_channels(drafts, model, series.draft)
+    drafts = _settled(recorder.drafts, num_steps)
+    nodes, spaces = assign_channels(drafts, model, series.draft, recorder.at_once)
     _check_sharing(nodes, model)
     groups = prunable_groups(nodes, spaces)
     graph = SpikingGraph(
-        model, nodes, groups, node, found, varying, idiom, num_steps, dict(spaces.fixed)
+        model,
+        nodes,
+        groups,
+        node,
+        found,
+        varying,
+        idiom,
+        num_steps,
+        batch_first=time == 1,
+        fixed=dict(spaces.fixed),
     )
     return _Recorded(graph, series)
+
+
+def _settled(drafts: list[Draft], num_steps: int) -> tuple[Draft, ...]:
+    """The drafts, what reads a BatchNorm with one module a time step no longer static.
+
+    Raises:
+        TraceError: when it has another number of them.
+    """
+    found: list[Draft] = []
+    for draft in drafts:
+        if draft.of_steps and len(draft.of_steps) != num_steps:
+            raise TraceError(
+                f"'{draft.name}' has a BatchNorm for each of {len(draft.of_steps)} time steps, but "
+                f"the network runs {num_steps}"
+            )
+        static = all(found[source].static for source in draft.inputs) if draft.inputs else True
+        found.append(replace(draft, static=draft.static and static and not draft.of_steps))
+    return tuple(found)
 
 
 def _check_sharing(nodes: tuple[Node, ...], model: nn.Module) -> None:
@@ -166,18 +214,39 @@ def _check_sharing(nodes: tuple[Node, ...], model: nn.Module) -> None:
     for node in nodes:
         if node.module is None or node.kind not in CONNECTIONS | {Kind.NORM, Kind.NEURON}:
             continue
-        if node.module in modules:
+        if modules & {node.module, *node.of_steps}:
             raise TraceError(
                 f"module '{node.module}' is used more than once in a time step on different "
                 "inputs; layers with weights or state cannot be shared: give each use its own"
             )
-        modules.add(node.module)
-        for parameter in model.get_submodule(node.module).parameters():
-            owner = owners.setdefault(id(parameter), node.module)
-            if owner != node.module:
+        for path in node.of_steps or (node.module,):
+            modules.add(path)
+            for parameter in model.get_submodule(path).parameters():
+                owner = owners.setdefault(id(parameter), path)
+                if owner != path:
+                    raise TraceError(
+                        f"modules '{owner}' and '{path}' share a parameter; layers that are "
+                        "pruned each in their own way cannot: give each its own"
+                    )
+    _check_operations(nodes, modules)
+
+
+def _check_operations(nodes: tuple[Node, ...], modules: set[str]) -> None:
+    """Refuses functions whose parameters would be cut in more than one way."""
+    users: dict[str, Node] = {}
+    for node in nodes:
+        for path, axis in ({} if node.operation is None else node.operation.owned).items():
+            if path.rpartition(".")[0] in modules:
                 raise TraceError(
-                    f"modules '{owner}' and '{node.module}' share a parameter; layers that are "
-                    "pruned each in their own way cannot: give each its own"
+                    f"'{node.name}' reads '{path}', which belongs to a layer that may be pruned; "
+                    "give it a parameter of its own"
+                )
+            other = users.setdefault(path, node)
+            cut = axis is not None or other.operation.owned[path] is not None  # type: ignore[union-attr]
+            if cut and other.channels != node.channels:
+                raise TraceError(
+                    f"'{other.name}' and '{node.name}' share '{path}', a value for each of their "
+                    "channels, which are not the same; give each its own"
                 )
 
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
-from collections.abc import Callable, Sequence
-from contextlib import closing
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -203,13 +203,16 @@ def lre_study(
         folder: where samples are kept as they come in.
         workers: worker processes.
         on_sample: called with samples done and samples in all.
+
+    Raises:
+        LREError: when samples in the folder are damaged or belong to something else.
+        OwnedError: when another process adds samples to the folder.
     """
     jobs = settings.jobs(workload)
     evaluators = {
         scoring: PlanEvaluator(workload, scoring=scoring) for scoring in {s for s, _ in jobs}
     }
     plans = _plans(evaluators[workload.scoring], settings)
-    stores = {job: _store(evaluators[job[0]], job, folder) for job in jobs}
     items: list[_Item] = []
     for (scoring, epochs), count in jobs.items():
         chosen = [*plans[0][:count], *plans[1]]
@@ -219,15 +222,11 @@ def lre_study(
             SEED + 1000 * settings.seed + MOST_SAMPLES + i for i in range(len(plans[1]))
         ]
         items += [_Item(scoring, epochs, c, s) for c, s in zip(chosen, seeds, strict=True)]
-    waiting = [i for i in items if stores[i.scoring, i.epochs].get(i.counts, i.seed) is None]
-    done = len(items) - len(waiting)
-    with closing(run_tasks(_sample, waiting, context=evaluators, workers=workers)) as running:
-        for index, sample in running:
-            item = waiting[index]
-            stores[item.scoring, item.epochs].add(sample, item.seed)
-            done += 1
-            if on_sample is not None:
-                on_sample(done, len(items))
+    with ExitStack() as open_stores:
+        stores = {
+            job: open_stores.enter_context(_store(evaluators[job[0]], job, folder)) for job in jobs
+        }
+        _sample_all(items, stores, evaluators, workers, on_sample)
     pools = []
     for (scoring, epochs), count in jobs.items():
         own = [i for i in items if (i.scoring, i.epochs) == (scoring, epochs)]
@@ -237,6 +236,25 @@ def lre_study(
     layers = tuple(node.name for node in workload.graph.connections)
     own_epochs = workload.finetune.epochs
     return LREStudy(workload.name, workload.scoring, own_epochs, layers, tuple(pools))
+
+
+def _sample_all(
+    items: Sequence[_Item],
+    stores: Mapping[tuple[Scoring, int], SampleStore],
+    evaluators: dict[Scoring, PlanEvaluator],
+    workers: int,
+    on_sample: Callable[[int, int], None] | None,
+) -> None:
+    """Makes the samples that are missing in the stores."""
+    waiting = [i for i in items if stores[i.scoring, i.epochs].get(i.counts, i.seed) is None]
+    done = len(items) - len(waiting)
+    with closing(run_tasks(_sample, waiting, context=evaluators, workers=workers)) as running:
+        for index, sample in running:
+            item = waiting[index]
+            stores[item.scoring, item.epochs].add(sample, item.seed)
+            done += 1
+            if on_sample is not None:
+                on_sample(done, len(items))
 
 
 def _plans(

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from spear_gym.lre import Sample
-    from spear_gym.lre.analysis import CurvePoint, LayerDrift
+    from spear_gym.lre.analysis import FitPoint, LayerDrift
 
 COLORS = {
     "linear": "#c1121f",
@@ -26,7 +26,7 @@ COLORS = {
 }
 
 
-def curves_figure(curves: Mapping[str, Sequence[CurvePoint]]) -> Figure:
+def fit_curves_figure(curves: Mapping[str, Sequence[FitPoint]]) -> Figure:
     """Held-out error against the number of samples, one panel per workload.
 
     Args:

@@ -20,7 +20,7 @@ from spear_gym.lre.analysis import (
 )
 from spear_gym.lre.families import FAMILIES
 from spear_gym.report.page import Page, Picture, Section, Table
-from spear_gym.studies.lre_pictures import curves_figure, drift_figure, relation_figure
+from spear_gym.studies.lre_pictures import drift_figure, fit_curves_figure, relation_figure
 
 if TYPE_CHECKING:
     from spear_gym.lre import Sample
@@ -107,7 +107,7 @@ def _samples_needed(studies: Sequence[LREStudy], repeats: int) -> Section:
         tables.append(Table(heads, rows, f"{name}: error held out, median over draws"))
     picture = Picture(
         "learning-curves",
-        curves_figure(curves),
+        fit_curves_figure(curves),
         f"Error on held-out plans against the number of samples; median over {repeats} draws, for "
         "the line with the band from the 10th to the 90th percentile.",
     )

@@ -27,8 +27,8 @@ from spear_gym.agents import (
 )
 from spear_gym.agents.spear_ddpg import (
     EpisodeReplayBuffer,
-    Settings,
     SpearDDPG,
+    SpearDDPGSettings,
     TwoRateDDPG,
     truncated_normal,
 )
@@ -54,7 +54,7 @@ def search(workload: Workload, agent: Agent | str, **settings: Any) -> SearchRes
 
 
 def small_ddpg(**changes: Any) -> SpearDDPG:
-    return SpearDDPG(Settings(**{"hidden": 32, "gradient_steps": 1, **changes}))
+    return SpearDDPG(SpearDDPGSettings(**{"hidden": 32, "gradient_steps": 1, **changes}))
 
 
 def trail(result: SearchResult) -> list[tuple[tuple[int, ...], float]]:
@@ -117,7 +117,7 @@ def test_unknown_agent() -> None:
 def test_settings_by_name() -> None:
     agent = make_agent("spear-ddpg", {"hidden": 32})
     assert isinstance(agent, SpearDDPG)
-    assert agent.settings == Settings(hidden=32)
+    assert agent.settings == SpearDDPGSettings(hidden=32)
     with pytest.raises(AgentError, match=r"setting of agent 'spear-ddpg' 'hiden'.* 'hidden'"):
         make_agent("spear-ddpg", {"hiden": 32})
     with pytest.raises(AgentError, match="agent 'random' has no settings; it is given 'hidden'"):
@@ -537,7 +537,7 @@ def test_exploration_decays_after_the_warm_up(tiny: Workload) -> None:
 
     models: list[Any] = []
     agent = Watching(
-        Settings(hidden=16, gradient_steps=1, sigma=0.5, sigma_final=0.1, widening=1.0)
+        SpearDDPGSettings(hidden=16, gradient_steps=1, sigma=0.5, sigma_final=0.1, widening=1.0)
     )
     search(
         tiny,

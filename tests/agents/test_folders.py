@@ -35,7 +35,7 @@ from spear_gym.files import (
     write_bytes,
     write_json,
 )
-from spear_gym.record.ownership import OwnedError
+from spear_gym.ownership import OwnedError
 
 SETTINGS = {
     "format": RUN_FORMAT,

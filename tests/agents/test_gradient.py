@@ -11,7 +11,7 @@ import torch
 
 from spear_gym.agents import AgentError, make_agent, run_search
 from spear_gym.agents.base import SearchSession
-from spear_gym.agents.gradient import TEMPERATURE, Gates, drawn, predicted, scaled
+from spear_gym.agents.gradient import TEMPERATURE, GateSearch, drawn_gates, predicted, scaled
 from spear_gym.evaluation import PlanEvaluator
 from spear_gym.judge import Judge, make_judge
 from spear_gym.lre import LinearEstimator, NoEstimator, Quality
@@ -27,7 +27,7 @@ def judge_of(evaluator: PlanEvaluator, target: float) -> Judge:
 
 def test_gates_are_drawn_with_their_probability() -> None:
     logits = torch.tensor([-3.0, -0.5, 0.0, 2.0]).repeat(20_000, 1)
-    gates = drawn(logits, torch.Generator().manual_seed(0))
+    gates = drawn_gates(logits, torch.Generator().manual_seed(0))
     assert set(gates.unique().tolist()) == {0.0, 1.0}
     expected = torch.sigmoid(logits[0])
     spread = (expected * (1 - expected) / 20_000).sqrt()
@@ -36,7 +36,7 @@ def test_gates_are_drawn_with_their_probability() -> None:
 
 def test_gradient_of_drawn_gates_is_the_concretes() -> None:
     logits = torch.linspace(-2, 2, 9, dtype=torch.float64).requires_grad_(True)
-    drawn(logits, torch.Generator().manual_seed(5)).sum().backward()
+    drawn_gates(logits, torch.Generator().manual_seed(5)).sum().backward()
     uniform = torch.rand(9, generator=torch.Generator().manual_seed(5), dtype=torch.float64)
     noise = np.log(uniform.numpy() / (1 - uniform.numpy()))
 
@@ -73,9 +73,9 @@ def test_training_brings_the_expected_synops_to_the_target(
 ) -> None:
     evaluator = PlanEvaluator(tiny, scoring=scoring)
     session = SearchSession(evaluator, judge_of(evaluator, target), 500)
-    logits = Gates()._trained(session, 120, seed=0)
+    logits = GateSearch()._trained(session, 120, seed=0)
     shares = {space: torch.sigmoid(value) for space, value in logits.items()}
-    gates = {space: drawn(v, torch.Generator().manual_seed(9)) for space, v in logits.items()}
+    gates = {space: drawn_gates(v, torch.Generator().manual_seed(9)) for space, v in logits.items()}
     network = GatedNetwork(tiny.graph, tiny.num_steps)
     inputs = tiny.splits.search.inputs
     with torch.no_grad():
@@ -88,7 +88,7 @@ def test_the_seed_decides(tiny: Workload) -> None:
     def logits(seed: int) -> torch.Tensor:
         evaluator = PlanEvaluator(tiny)
         session = SearchSession(evaluator, judge_of(evaluator, 0.4), 100)
-        return torch.cat(list(Gates()._trained(session, 6, seed).values()))
+        return torch.cat(list(GateSearch()._trained(session, 6, seed).values()))
 
     assert torch.equal(logits(1), logits(1))
     assert not torch.equal(logits(1), logits(2))
@@ -111,7 +111,7 @@ def test_bisection_lands_on_the_largest_plan_under_the_target(tiny: Workload) ->
     judge = judge_of(evaluator, 0.4)
     seen: dict[str, Any] = {}
 
-    class Watched(Gates):
+    class Watched(GateSearch):
         def _trained(self, session: SearchSession, batches: int, seed: int) -> Any:
             seen["logits"] = super()._trained(session, batches, seed)
             return seen["logits"]

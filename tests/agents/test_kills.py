@@ -25,6 +25,7 @@ from spear_gym.evaluation import PlanEvaluator
 from spear_gym.judge import make_judge
 from spear_gym.lre import NoEstimator
 from spear_gym.reward import TargetAwareReward
+from spear_gym.settings import Goal
 from spear_gym.workload import Workload, measure
 
 FILES = {
@@ -50,7 +51,9 @@ class Search:
         self.workload = workload
         self.evaluator = PlanEvaluator(workload)
         self.judge = make_judge(self.evaluator, NoEstimator(), TargetAwareReward(), target=0.4)
-        self.settings = SearchSettings(workload.name, "random", target=0.4, budget=3, seed=1)
+        self.settings = SearchSettings(
+            workload.name, "random", goal=Goal(target=0.4), budget=3, seed=1
+        )
 
     def run(self, folder: Path, **settings: Any) -> None:
         asked = replace(self.settings, **settings)

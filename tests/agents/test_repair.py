@@ -16,7 +16,7 @@ from torch import nn
 from toys import rebuilt
 
 from spear_gym.agents import repair as module
-from spear_gym.agents.repair import AIM, SLACK, Delivery, Step, repair
+from spear_gym.agents.repair import AIM, SLACK, Delivery, RepairStep, repair
 from spear_gym.evaluation import Counts, Evaluation, Finetuned, PlanEvaluator
 from spear_gym.judge import Judge
 from spear_gym.lre import NoEstimator
@@ -83,7 +83,7 @@ def test_a_network_over_its_target_is_trimmed_below_the_aim(
 ) -> None:
     evaluator, tuned = PlanEvaluator(tiny), tiny_tuned(seed)
     target = share * fraction_of(tiny, tuned.model)
-    seen: list[Step] = []
+    seen: list[RepairStep] = []
     delivery = repair(evaluator, judge_of(target), tuned, seed=seed, on_step=seen.append)
     assert fraction_of(tiny, rebuilt_from_its_plan(tiny, delivery)) <= AIM * target
     assert_consistent(evaluator, delivery)
@@ -281,7 +281,7 @@ def test_limits_on_channels_are_kept(tiny: Workload, limits: dict[str, Any], sta
     tuned = evaluator.finetune(start)
     fraction = fraction_of(tiny, tuned.model)
     for target, use_slack in ((0.6 * fraction, False), (1.5 * fraction, True)):
-        seen: list[Step] = []
+        seen: list[RepairStep] = []
         delivery = repair(
             evaluator, judge_of(target), tuned, seed=0, use_slack=use_slack, on_step=seen.append
         )
@@ -338,7 +338,7 @@ def test_widening_hands_over_nothing_worse(tiny: Workload, seed: int, share: flo
     evaluator, tuned = PlanEvaluator(tiny), tiny_tuned(seed, (3, 4, 4))
     before = fraction_of(tiny, tuned.model)
     target = share * before
-    seen: list[Step] = []
+    seen: list[RepairStep] = []
     delivery = repair(
         evaluator, judge_of(target), tuned, seed=seed, use_slack=True, on_step=seen.append
     )

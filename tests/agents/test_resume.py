@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 import toys
+from small_agents import SETTINGS
 
 from spear_gym.agents import AGENTS, make_agent
 from spear_gym.agents.compare.cells import CompareSettings
@@ -29,20 +30,9 @@ from spear_gym.record.ledger import Ledger
 from spear_gym.record.mending import repair
 from spear_gym.record.storage import LedgerError
 from spear_gym.reward import TargetAwareReward
+from spear_gym.settings import Goal
 from spear_gym.simulation.walk import Walk
 
-OFF_POLICY: dict[str, Any] = {"learning_starts": 6, "batch_size": 8, "buffer_size": 500}
-ON_POLICY: dict[str, Any] = {"n_steps": 6, "batch_size": 6}
-SETTINGS: dict[str, dict[str, Any]] = {
-    **{f"{name}-default": OFF_POLICY for name in ("ddpg", "td3", "sac", "tqc", "crossq")},
-    **{f"{name}-default": ON_POLICY for name in ("ppo", "trpo", "recurrent-ppo")},
-    "spear-ddpg": {"hidden": 32, "gradient_steps": 1, "batch_size": 16},
-    "tpe": {"n_startup_trials": 4},
-    "gp": {"n_startup_trials": 8},
-    "nsga-ii": {"population_size": 4},
-    "nsga-ii-2": {"population_size": 4},
-    "evolution": {"population": 4, "sample": 2},
-}
 BUDGET = 16
 
 
@@ -187,7 +177,7 @@ KILLED = CompareSettings(
     targets=(0.4,),
     seeds=2,
     budget=60,
-    lre="none",
+    goal=Goal(lre="none"),
 )
 
 

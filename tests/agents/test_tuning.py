@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import optuna
@@ -12,33 +13,30 @@ import yaml
 
 from spear_gym.agents import AgentError, run_search
 from spear_gym.agents.algorithms import ALGORITHMS, ENVIRONMENT
-from spear_gym.agents.compare.cells import Bench, CompareSettings
 from spear_gym.agents.sb3 import named_agent
-from spear_gym.agents.tuning import FIRST_SEED, SPACES, TuningSettings, check, tune
+from spear_gym.agents.tuning import FIRST_SEED, SPACES, TRIALS, TuningSettings, check_tuning, tune
 from spear_gym.evaluation import PlanEvaluator
-from spear_gym.judge import Judge, make_judge
+from spear_gym.judge import make_judge
 from spear_gym.lre import NoEstimator
 from spear_gym.record.mending import repair
-from spear_gym.record.storage import LedgerError
+from spear_gym.record.storage import LedgerError, open_storage, open_study
 from spear_gym.reward import TargetAwareReward
+from spear_gym.settings import Goal
 
-ASKED = TuningSettings("a2c", "tiny", (0.4, 0.5), trials=3, seeds=2, budget=8)
-
-
-def parts(tmp_path: Path) -> tuple[dict[float, Judge], Bench]:
-    bench = Bench(CompareSettings(("tiny",), ("a2c",), (0.4,)), {"tiny": toys.tiny()}, tmp_path)
-    evaluator = bench.evaluator("tiny")
-    return {
-        target: make_judge(evaluator, NoEstimator(), TargetAwareReward(), target=target)
-        for target in ASKED.targets
-    }, bench
+ASKED = TuningSettings(
+    "a2c", "tiny", (0.4, 0.5), trials=3, seeds=2, budget=8, goal=Goal(lre="none")
+)
 
 
-def test_tuning_by_hand_and_resumed(tmp_path: Path) -> None:
-    judges, bench = parts(tmp_path)
+@pytest.fixture
+def evaluator() -> PlanEvaluator:
+    return PlanEvaluator(toys.tiny())
+
+
+def test_tuning_by_hand_and_resumed(tmp_path: Path, evaluator: PlanEvaluator) -> None:
     values: list[float] = []
-    tune(TuningSettings(**{**vars_of(ASKED), "trials": 1}), judges, bench, tmp_path)
-    found = tune(ASKED, judges, bench, tmp_path, on_trial=values.append)
+    tune(replace(ASKED, trials=1), evaluator, tmp_path)
+    found = tune(ASKED, evaluator, tmp_path, on_trial=values.append)
     assert len(values) == 2, "the first trial was there already"
     record = json.loads((tmp_path / "a2c.tuning.json").read_text())
     assert record["values"][1:] == values
@@ -51,7 +49,8 @@ def test_tuning_by_hand_and_resumed(tmp_path: Path) -> None:
     assert stored["n_timesteps"] == 8 * 3
     # The value of the first trial, worked out by hand.
     areas = []
-    for target, judge in judges.items():
+    for target in ASKED.targets:
+        judge = make_judge(evaluator, NoEstimator(), TargetAwareReward(), target=target)
         for seed in (FIRST_SEED, FIRST_SEED + 1):
             agent = named_agent("a2c", tuned=False)
             result = run_search(agent, PlanEvaluator(toys.tiny()), judge, budget=8, seed=seed)
@@ -62,24 +61,24 @@ def test_tuning_by_hand_and_resumed(tmp_path: Path) -> None:
                 heights.append(best)
             areas.append(sum(heights) / 8)
     assert record["value_of_library_settings"] == pytest.approx(sum(areas) / 4)
-    other = TuningSettings(**{**vars_of(ASKED), "budget": 9})
+    other = replace(ASKED, budget=9)
     with pytest.raises(AgentError, match="holds a tuning with other settings"):
-        tune(other, judges, bench, tmp_path)
+        tune(other, evaluator, tmp_path)
 
 
-def test_tuning_that_was_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tuning_that_was_killed(
+    tmp_path: Path, evaluator: PlanEvaluator, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """While it wrote a row: the row is cut off, and the lock, a link that leads nowhere, stays."""
     monkeypatch.setattr("spear_gym.record.journal.LOCK_SECONDS", 0.2)
-    judges, bench = parts(tmp_path)
-    judges = {0.4: judges[0.4]}
-    asked = TuningSettings("a2c", "tiny", (0.4,), trials=1, seeds=1, budget=4)
-    tune(asked, judges, bench, tmp_path)
+    asked = replace(ASKED, targets=(0.4,), trials=1, seeds=1, budget=4)
+    tune(asked, evaluator, tmp_path)
     path = tmp_path / "trials.log"
     content = path.read_bytes()
     path.write_bytes(content[: content.rindex(b"\n", 0, -1) + 40])
     (tmp_path / "trials.log.lock").symlink_to("runs/tune-a2c/trials.log")
     values: list[float] = []
-    tune(TuningSettings(**{**vars_of(asked), "trials": 2}), judges, bench, tmp_path)
+    tune(replace(asked, trials=2), evaluator, tmp_path)
     record = json.loads((tmp_path / "a2c.tuning.json").read_text())
     assert len(record["values"]) == 2
     assert record["value_of_library_settings"] == record["values"][0]
@@ -87,15 +86,29 @@ def test_tuning_that_was_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     lines = path.read_bytes().splitlines(keepends=True)
     path.write_bytes(b"".join([*lines[:3], b"\0" * 50 + b"\n", *lines[3:]]))
     with pytest.raises(LedgerError, match=r"line 4 of the ledger .* holds 50 zero bytes"):
-        tune(asked, judges, bench, tmp_path)
+        tune(asked, evaluator, tmp_path)
     repair(path)
-    tune(asked, judges, bench, tmp_path, on_trial=values.append)
+    tune(asked, evaluator, tmp_path, on_trial=values.append)
     assert values == []
     assert json.loads((tmp_path / "a2c.tuning.json").read_text())["values"] == record["values"]
 
 
-def vars_of(settings: TuningSettings) -> dict[str, object]:
-    return {name: getattr(settings, name) for name in settings.__dataclass_fields__}
+def test_a_tuning_of_an_earlier_version_goes_on(tmp_path: Path, evaluator: PlanEvaluator) -> None:
+    """It does not say how its plans were scored; one that does is not mixed with another."""
+    asked = replace(ASKED, targets=(0.4,), trials=1, seeds=1, budget=4)
+    study = open_study(open_storage(tmp_path / TRIALS), "tune a2c")
+    study.set_user_attr(
+        "settings",
+        {
+            "algorithm": "a2c", "workload": "tiny", "targets": [0.4], "trials": None, "seeds": 1,
+            "budget": 4, "seed": 0,
+        },
+    )  # fmt: skip
+    tune(asked, evaluator, tmp_path)
+    tune(asked, evaluator, tmp_path / "new")
+    other = replace(asked, goal=Goal(lre="none", reward="hard"))
+    with pytest.raises(AgentError, match="holds a tuning with other settings"):
+        tune(other, evaluator, tmp_path / "new")
 
 
 @pytest.mark.parametrize("name", SPACES)
@@ -109,8 +122,8 @@ def test_whatever_is_tried_is_accepted(name: str) -> None:
 
 def test_bad_input() -> None:
     with pytest.raises(AgentError, match="unknown algorithm to tune 'dpg'; did you mean 'ddpg'"):
-        check(TuningSettings("dpg"))
+        check_tuning(TuningSettings("dpg"))
     with pytest.raises(AgentError, match="trials is 0"):
-        check(TuningSettings("ddpg", trials=0))
+        check_tuning(TuningSettings("ddpg", trials=0))
     with pytest.raises(AgentError, match="at least one target"):
-        check(TuningSettings("ddpg", targets=()))
+        check_tuning(TuningSettings("ddpg", targets=()))

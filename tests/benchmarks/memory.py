@@ -36,8 +36,8 @@ from benchmarks.common import (
     write_json,
 )
 
-from spear_gym import load_workload
-from spear_gym.env import SpearPruneEnv
+from spear_gym import Workload, load_workload
+from spear_gym.env import SpearPruneEnv, make_env
 from spear_gym.evaluation import PlanEvaluator
 from spear_gym.training import Recipe
 from spear_gym.workers.processes import prepare_process
@@ -93,6 +93,18 @@ def looks(env: SpearPruneEnv, work: Iterator[int], total: int) -> list[Row]:
     return [look(env, done) for done in work if done % every == 0]
 
 
+def measured(
+    workload: Workload, plans: int, tuned: int, prefix_bytes: int = PREFIX_BYTES
+) -> dict[str, list[Row]]:
+    """Memory while so many plans are scored and then so many fine-tuned, by table."""
+    evaluator = PlanEvaluator(workload, memory_bytes=prefix_bytes)
+    env = make_env(evaluator=evaluator, target=0.3, lre="none")
+    return {
+        "plans": looks(env, episodes(env, plans), plans),
+        "fine-tunes": looks(env, finetunes(env, tuned), tuned),
+    }
+
+
 def main() -> None:
     """Measures and prints."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -102,12 +114,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/memory"))
     options = parser.parse_args()
     prepare_process(1)
-    evaluator = PlanEvaluator(load_workload(options.workload), memory_bytes=PREFIX_BYTES)
-    env = SpearPruneEnv(evaluator=evaluator, target=0.3, lre="none")
-    tables = {
-        "plans": looks(env, episodes(env, options.plans), options.plans),
-        "fine-tunes": looks(env, finetunes(env, options.finetunes), options.finetunes),
-    }
+    tables = measured(load_workload(options.workload), options.plans, options.finetunes)
     for title, rows in tables.items():
         show(title, rows)
     write_json(options.out / "memory.json", tables)

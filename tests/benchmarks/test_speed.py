@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from benchmarks import common, device_speed, growth, speed, workload_speed
+from benchmarks import before_after, common, device_speed, growth, speed, workload_speed
 from benchmarks.common import Row
 
 from spear_gym import load_workload
@@ -154,6 +154,16 @@ def test_no_plan_left(toy: Workload, monkeypatch: pytest.MonkeyPatch) -> None:
     space = PlanEvaluator(toy, min_channels=11).space
     with pytest.raises(ValueError, match="no new plan in 200 draws after 4 plans"):
         list(common.fresh_plans(space))
+
+
+def test_before_and_after() -> None:
+    seconds = before_after.measured()
+    assert tuple(seconds) == before_after.TASKS
+    times = {task: [1.0, 0.002, 0.004] for task in seconds}
+    half = {task: [0.002] for task in seconds}
+    rows = before_after.table(times, half).splitlines()
+    assert len(rows) == 2 + len(seconds)
+    assert rows[2] == "| import spear_gym | 4.0 | 2.0 | 0.50 |"
 
 
 def test_memory_of_this_process() -> None:

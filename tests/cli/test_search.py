@@ -56,6 +56,22 @@ def test_kept(spear: Spear, tmp_path: Path) -> None:
     assert (result["repair_evaluations"], result["plan"]) == (0, result["scored"]["plan"])
 
 
+def test_an_excluded_layer_stays_whole(spear: Spear, tmp_path: Path) -> None:
+    first = toys.tiny().graph.groups[0]
+    options = ("--lre", "none", "--target", "0.8", "--exclude", first.name)
+    ran = spear(*TINY, *options, "--out", tmp_path / "run")
+    assert ran.code in (0, 3), ran
+    assert read(tmp_path / "run" / "settings.json")["settings"]["exclude"] == [first.name]
+    plan = read(tmp_path / "run" / "plan.json")
+    assert first.name not in [group["name"] for group in plan["groups"]]
+    again = spear("evaluate", tmp_path / "run", "--workload", "toys:tiny")
+    assert "equal to the recorded row" in again.out, again
+    assert spear(*TINY, *options, "--resume", "--out", tmp_path / "run").code == ran.code
+    assert_one_error(
+        spear(*TINY, "--exclude", "conv", "--out", tmp_path / "other"), "exclude: unknown group"
+    )
+
+
 def test_repaired(spear: Spear, tmp_path: Path, restless: None) -> None:
     folder = tmp_path / "run"
     ran = spear(*TWIN, "--target", "0.4", "--out", folder)
@@ -236,6 +252,19 @@ def test_a_confidence_that_no_fit_can_be_made_for(
     monkeypatch.setattr("spear_gym.lre.fit.sample_plan", lambda *_: pytest.fail("sampled"))
     ran = spear(*TINY, "--confidence", "0.99", "--out", tmp_path / "run")
     assert_one_error(ran, "a bound at confidence 0.99 needs 99; raise it (`spear lre --samples`)")
+
+
+@pytest.mark.parametrize("command", [TINY, ("lre", "toys:tiny")], ids=["search", "lre"])
+def test_a_home_that_cannot_be_written(
+    spear: Spear, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: tuple[str, ...]
+) -> None:
+    """Said before any fine-tune; an explicit fit, or none, needs no home."""
+    home = tmp_path / "home"
+    home.write_text("no folder")
+    monkeypatch.setenv("SPEAR_GYM_HOME", str(home))
+    monkeypatch.chdir(tmp_path)
+    assert_one_error(spear(*command), "set SPEAR_GYM_HOME to a folder that can be written")
+    assert list(tmp_path.iterdir()) == [home]
 
 
 def test_a_poor_fit_is_said(spear: Spear, tmp_path: Path) -> None:

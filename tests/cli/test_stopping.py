@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from spear_gym.cli.errors import status_of
 from spear_gym.cli.stopping import stops_in_order
 from spear_gym.files import uninterrupted
 
@@ -26,6 +27,19 @@ def test_as_ctrl_c(number: signal.Signals) -> None:
     with pytest.raises(KeyboardInterrupt), stops_in_order():
         os.kill(os.getpid(), number)
     assert signal.getsignal(number) is signal.SIG_DFL
+
+
+def test_an_interrupted_import_is_no_bug(capsys: pytest.CaptureFixture[str]) -> None:
+    """Compiled modules turn a signal during their import into an ImportError."""
+
+    def command(**_: object) -> None:
+        try:
+            raise KeyboardInterrupt
+        except KeyboardInterrupt as error:
+            raise ImportError("initialization failed") from error
+
+    assert status_of(command) == 130
+    assert capsys.readouterr().err.strip() == "interrupted"
 
 
 def test_it_waits_for_a_record(number: signal.Signals) -> None:

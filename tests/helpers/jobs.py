@@ -33,18 +33,23 @@ class Mapping(NamedTuple):
 
 
 def mapping_of(tensor: Tensor) -> Mapping:
-    """The mapping that a tensor lies in."""
-    found, kib = "", {}
+    """The mappings that a tensor lies in: the first one's file, and KiB of all of them.
+
+    The kernel may have split the memory in two, or joined it with its neighbour.
+    """
+    first, last = tensor.data_ptr(), tensor.data_ptr() + tensor.nbytes - 1
+    files: list[str] = []
+    kib, inside = {"Rss:": 0, "Anonymous:": 0}, False
     for line in Path("/proc/self/smaps").read_text().splitlines():
-        first, *fields = line.split()
-        if not first.endswith(":"):
-            start, end = (int(bound, 16) for bound in first.split("-"))
-            found = " ".join(fields[2:4]) if start <= tensor.data_ptr() < end else ""
-        elif found and first in ("Rss:", "Anonymous:"):
-            kib[first] = int(fields[0])
-        if len(kib) == 2:
-            return Mapping(found, kib["Rss:"], kib["Anonymous:"])
-    raise AssertionError("the tensor lies in no mapping")
+        name, *fields = line.split()
+        if not name.endswith(":"):
+            start, end = (int(bound, 16) for bound in name.split("-"))
+            inside = start <= last and first < end
+            files += [" ".join(fields[2:4])] if inside else []
+        elif inside and name in kib:
+            kib[name] += int(fields[0])
+    assert files, "the tensor lies in no mapping"
+    return Mapping(files[0], kib["Rss:"], kib["Anonymous:"])
 
 
 def meet(folder: Path, name: str, others: int) -> None:

@@ -4,6 +4,11 @@ from __future__ import annotations
 
 import json
 import math
+import os
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from spear_gym.lre import LREError, Sample, SampleStore
+from spear_gym.ownership import OwnedError
 
 FINGERPRINT = {"workload": "0123456789abcdef", "scoring": "refit"}
 
@@ -57,17 +63,69 @@ def test_samples_of_fits_made_before_layers_were_kept() -> None:
 
 def test_every_sample_is_on_disk_at_once(tmp_path: Path) -> None:
     path = tmp_path / "deep" / "fit.samples.json"
-    store = SampleStore(path, FINGERPRINT)
+    store = SampleStore(path, FINGERPRINT)  # and no other process may have it meanwhile
     assert (len(store), path.exists()) == (0, False)
     for number in range(1, 4):
         store.add(made(number, 2), seed=number)
-        again = SampleStore(path, FINGERPRINT)
-        assert list(again) == list(store)
-        assert len(again) == number
+        with SampleStore(path, FINGERPRINT) as again:
+            assert list(again) == list(store)
+            assert len(again) == number
     assert again.get((2, 2), 2) == made(2, 2)
     assert again.get((2, 2), 3) is None, "another fine-tune"
     assert again.get((9, 9), 2) is None
-    assert [p.name for p in path.parent.iterdir()] == [path.name], "no temporary file is left"
+    store.close()
+    assert [p.name for p in path.parent.iterdir()] == [path.name], "nothing else is left"
+
+
+@contextmanager
+def held(path: Path) -> Iterator[int]:
+    """Another process that owns the file and has added a sample to it; its number."""
+    ready, tell = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            SampleStore(path, FINGERPRINT).add(made(1, 2), seed=0)
+            os.write(tell, b"!")
+            time.sleep(60)
+        finally:
+            os._exit(1)
+    try:
+        os.read(ready, 1)
+        yield child
+    finally:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        os.close(ready)
+        os.close(tell)
+
+
+def test_one_process_at_a_time(tmp_path: Path) -> None:
+    path = tmp_path / "samples.json"
+    with held(path) as other:
+        before = path.read_bytes()
+        message = rf"the file of samples '{path}' belongs to process {other} on .*; wait for it"
+        with pytest.raises(OwnedError, match=message):
+            SampleStore(path, FINGERPRINT)
+        assert path.read_bytes() == before
+    with SampleStore(path, FINGERPRINT) as store:  # the owner was killed
+        assert list(store) == [made(1, 2)]
+        store.add(made(3, 4), seed=1)
+    assert [p.name for p in tmp_path.iterdir()] == [path.name]
+    with SampleStore(path, FINGERPRINT) as store:
+        assert len(store) == 2
+
+
+def test_one_that_was_taken_over_adds_nothing(tmp_path: Path) -> None:
+    """As after a machine that slept."""
+    path = tmp_path / "samples.json"
+    with SampleStore(path, FINGERPRINT) as store:
+        store.add(made(3, 4), seed=1)
+        path.with_name("samples.json.owner").unlink()
+        with held(path):
+            before = path.read_bytes()
+            with pytest.raises(OwnedError, match="was taken over by process"):
+                store.add(made(5, 6), seed=2)
+            assert path.read_bytes() == before
 
 
 def test_a_plan_under_two_seeds_is_two_samples(tmp_path: Path) -> None:

@@ -17,9 +17,9 @@ from ledgers import IDENTITY, JUDGE
 
 from spear_gym.cli.ledger import DAMAGED
 from spear_gym.evaluation import Counts, PlanEvaluator
+from spear_gym.ownership import Owner
 from spear_gym.record.ledger import Failure, Ledger, Replay
 from spear_gym.record.mending import examine, repair, summaries
-from spear_gym.record.ownership import Owner
 from spear_gym.record.storage import LedgerError
 from spear_gym.workload import Workload
 

@@ -284,6 +284,8 @@ def addresses(draw: st.DrawFn) -> str:
 @example("postgresql//host/x?password=hunter2")
 @example("me:hunter2@host/x")
 @example("//me:hunter2@host/x")
+@example("host=host user=me password=hunter2")
+@example("dbname=x PGPASSWORD = hunter2")
 def test_password_is_never_shown(address: str) -> None:
     assert is_address(address)
     assert SECRET not in shown(address)
@@ -327,6 +329,9 @@ def test_password_is_in_no_error(address: str) -> None:
         "postgresql:me:hunter2@host/x",
         "me:hunter2@host/x",
         "http://me:hunter2@host/x",
+        "host=host password=hunter2 dbname=x",
+        "dbname=x sslpassword='hunter2'",
+        "PGPASSWORD=hunter2",
         "nosuch://me:hunter2@host/x?password=hunter2",
     ],
 )

@@ -14,7 +14,8 @@ from torch import nn
 from spear_gym.evaluation import PlanEvaluator
 from spear_gym.pruning.surgery import prune_network
 from spear_gym.simulation.gated import GatedNetwork
-from spear_gym.snn.leaves import LEAVES
+from spear_gym.snn.leaves import LEAVES, describe
+from spear_gym.snn.trace import trace
 from spear_gym.training import Recipe
 from spear_gym.workload import Workload, measure
 
@@ -108,3 +109,40 @@ def test_layer_goes_through_everything(layer: type[nn.Module]) -> None:
     env = gym.make("SpearPrune-v0", evaluator=evaluator, lre="none")
     observation, _ = env.reset()
     assert env.observation_space.contains(observation)
+
+
+def earlier_repr(self: nn.modules.batchnorm._NormBase) -> str:
+    """`extra_repr` of PyTorch 2.5."""
+    return (
+        f"{self.num_features}, eps={self.eps}, momentum={self.momentum}, affine={self.affine}, "
+        f"track_running_stats={self.track_running_stats}"
+    )
+
+
+@pytest.mark.parametrize(
+    ("norm", "said"),
+    [
+        (
+            nn.BatchNorm2d(4),
+            "BatchNorm2d(4, eps=1e-05, momentum=0.1, affine=True, bias=True, "
+            "track_running_stats=True)",
+        ),
+        (
+            nn.BatchNorm2d(4, eps=1e-3, momentum=None, affine=False),
+            "BatchNorm2d(4, eps=0.001, momentum=None, affine=False, bias=False, "
+            "track_running_stats=True)",
+        ),
+    ],
+)
+def test_fingerprints_are_the_same_under_every_pytorch(
+    norm: nn.Module, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    net = nn.Sequential(
+        nn.Conv2d(1, 4, 3), norm, snn.Leaky(0.5, init_hidden=True), nn.Flatten(), nn.Linear(144, 2)
+    )
+    graph = trace(enlivened(net, 1), torch.rand(2, 1, 8, 8))
+    described = describe(graph)
+    assert described[2][-1] == said
+    monkeypatch.setattr(nn.modules.batchnorm._NormBase, "extra_repr", earlier_repr)
+    assert repr(norm) != said
+    assert describe(graph) == described

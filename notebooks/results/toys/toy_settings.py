@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 
 from spear_gym.agents import Agent, make_agent, run_search
-from spear_gym.agents.spear_ddpg import Settings, SpearDDPG
+from spear_gym.agents.spear_ddpg import SpearDDPG, SpearDDPGSettings
 from spear_gym.data import digits
 from spear_gym.evaluation import PlanEvaluator
 from spear_gym.files import write_text
@@ -35,7 +35,7 @@ TARGETS = (0.4, 0.25)
 LOOKED_AT, CONFIRMED = range(20, 24), range(28, 34)
 PLANS = list(itertools.product(range(1, CHANNELS + 1), repeat=2))
 
-BEFORE = Settings(
+BEFORE = SpearDDPGSettings(
     critic_learning_rate=3e-4,
     actor_learning_rate=3e-4,
     gradient_steps=4,
@@ -43,7 +43,7 @@ BEFORE = Settings(
     tau=0.01,
     every_transition=True,
 )
-FAST = Settings(gradient_steps=16, batch_size=64)
+FAST = SpearDDPGSettings(gradient_steps=16, batch_size=64)
 ROWS: dict[str, tuple[Agent, tuple[range, ...]]] = {
     "random": (make_agent("random"), (LOOKED_AT, CONFIRMED)),
     "tpe": (make_agent("tpe"), (LOOKED_AT, CONFIRMED)),

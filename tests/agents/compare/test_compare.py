@@ -20,11 +20,15 @@ from spear_gym.agents.compare.records import anytime
 from spear_gym.agents.compare.report import page_of, write_report
 from spear_gym.agents.compare.run import ARCHIVE, Comparison, compare
 from spear_gym.agents.folders import RunError
+from spear_gym.env.observation import ObservationError
 from spear_gym.evaluation import PlanEvaluator
 from spear_gym.judge import TargetError, make_judge
 from spear_gym.lre import NoEstimator
+from spear_gym.pruning.criteria import CriterionError
+from spear_gym.pruning.plan import PlanError
 from spear_gym.report.page import Page, Section, Table, html, write_page
 from spear_gym.reward import RewardError, TargetAwareReward
+from spear_gym.settings import Goal, PlanSettings
 from spear_gym.workload import measure
 
 SETTINGS = CompareSettings(
@@ -33,7 +37,7 @@ SETTINGS = CompareSettings(
     targets=(0.5, 0.4),
     seeds=2,
     budget=9,
-    lre="none",
+    goal=Goal(lre="none"),
 )
 
 
@@ -105,8 +109,9 @@ def test_cells_are_restored_from_the_archive(comparison: Comparison, tmp_path: P
     ("changes", "said"),
     [
         ({"budget": 10}, "were run with budget = 9, and this comparison has 10"),
-        ({"reward_settings": {"lam": 3.0}}, "were run with reward_settings"),
-        ({"scoring": "plain"}, "were run with network and data of tiny"),
+        ({"goal": Goal(lre="none", reward_settings={"lam": 3.0})}, "were run with reward_settings"),
+        ({"plans": PlanSettings(scoring="plain")}, "were run with network and data of tiny"),
+        ({"plans": PlanSettings(min_channels=2)}, "were run with min_channels = 1, and this"),
     ],
 )
 def test_cells_of_another_kind_are_not_mixed_in(
@@ -196,10 +201,14 @@ def test_failing_cells_are_retried_reported_and_kept(
         on_cell=lambda cell, problem: told.append((str(cell), problem)),
     )
     failed = "fragile on tiny, target 0.5, seed 1"
-    assert found.failures == {failed: "ZeroDivisionError: no such luck"}
+    assert list(found.failures) == [failed]
+    problem = found.failures[failed]
+    assert problem.startswith(
+        "AgentFailed: agent 'fragile' failed after 1 evaluation: ZeroDivisionError: no such luck ("
+    )
     assert len(found.records) == 5
     assert sorted(Moody.tried) == [0, 0, 1, 1]
-    assert sorted(told)[1] == (failed, "ZeroDivisionError: no such luck")
+    assert sorted(told)[1] == (failed, problem)
     assert len(told) == 6
     write_report(found, tmp_path)
     report = (tmp_path / "report.md").read_text()
@@ -215,7 +224,10 @@ def test_failing_cells_are_retried_reported_and_kept(
         ({"agents": ("random", "random")}, AgentError, "each may stand there once"),
         ({"targets": (0.4, 1.5)}, TargetError, r"target is 1\.5"),
         ({"seeds": 0}, AgentError, "seeds is 0"),
-        ({"reward": "tarr"}, RewardError, "unknown reward 'tarr'"),
+        ({"hidden_features": ("x",)}, ObservationError, "unknown observation feature 'x'"),
+        ({"plans": PlanSettings(max_ratio=2.0)}, PlanError, "max_ratio is 2"),
+        ({"plans": PlanSettings(criterion="l3")}, CriterionError, "unknown criterion 'l3'"),
+        ({"goal": Goal(reward="tarr", lre="none")}, RewardError, "unknown reward 'tarr'"),
     ],
 )
 def test_bad_input_before_any_cell(

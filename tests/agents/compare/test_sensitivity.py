@@ -34,8 +34,12 @@ from spear_gym.evaluation import PlanEvaluator
 from spear_gym.judge import make_judge
 from spear_gym.lre import NoEstimator
 from spear_gym.reward import RewardError, TargetAwareReward
+from spear_gym.settings import Goal, PlanSettings
 
-BASE = CompareSettings(("tiny",), ("a2c-default",), (0.4,), seeds=1, budget=70, lre="none")
+GOAL = Goal(lre="none", reward_settings={"lam": 5.0})
+BASE = CompareSettings(
+    ("tiny",), ("a2c-default",), (0.4,), seeds=1, budget=70, goal=Goal(lre="none")
+)
 LAMBDAS = (0.5, 5.0, 50.0)
 WORKLOADS = {"tiny": toys.tiny()}
 
@@ -65,11 +69,11 @@ def test_one_thing_is_varied_at_a_time(ran: Ran) -> None:
     ]  # fmt: skip
     for variant in study:
         varied = {
-            "penalty": {"reward_settings": {"lam": 5.0}},
+            "penalty": {"goal": GOAL},
             "observation": {"hidden_features": ()},
-            "scoring": {"scoring": None},
+            "scoring": {"plans": PlanSettings()},
         }[variant.study]
-        assert replace(variant.settings, **varied) == replace(BASE, reward_settings={"lam": 5.0})
+        assert replace(variant.settings, **varied) == replace(BASE, goal=GOAL)
     assert [variant.folder_name for variant in study] == [
         "penalty=0.5", "penalty=5", "penalty=50",
         "penalty=5", "hidden=input_rate+synops_committed",
@@ -240,4 +244,4 @@ def test_bad_input() -> None:
     with pytest.raises(RewardError, match="lam"):
         variants(BASE, WORKLOADS, (-1.0,))
     with pytest.raises(RewardError, match="lam"):
-        variants(replace(BASE, reward="hard"), WORKLOADS)
+        variants(replace(BASE, goal=Goal(reward="hard", lre="none")), WORKLOADS)

@@ -12,7 +12,8 @@ import pytest
 from spear_gym.agents.compare.run import ARCHIVE, Comparison
 from spear_gym.agents.compare.sensitivity import read_study
 from spear_gym.agents.compare.sensitivity_report import write_study_report
-from spear_gym.agents.spear_ddpg import Settings
+from spear_gym.agents.compare.statistics import Interval, task_mean_interval
+from spear_gym.agents.spear_ddpg import SpearDDPGSettings
 from spear_gym.report.page import table_markdown
 
 ROOT = Path(__file__).parents[3]
@@ -43,6 +44,18 @@ def test_page_shows_the_tables() -> None:
         assert shown == table_markdown(table), name
 
 
+def test_page_tells_how_often_five_runs_lie_apart_by_chance() -> None:
+    rng, trials = np.random.default_rng(0), 400
+
+    def interval() -> Interval:
+        return task_mean_interval(list(rng.normal(size=(1, 5))), resamples=500)
+
+    pairs = [(interval(), interval()) for _ in range(trials)]
+    apart = sum(x.low > y.high or x.high < y.low for x, y in pairs) / trials
+    assert apart == pytest.approx(0.05, abs=0.025)
+    assert "lie apart by chance 5 times in 100, for each of nine comparisons" in SAID
+
+
 def test_page_tells_where_the_default_row_comes_from() -> None:
     """Five cells of the ablation, the same searches; the ablation has five more seeds of them."""
     here = Comparison.load(STUDY / "cluttered-digits" / "data" / "penalty=5" / ARCHIVE).records
@@ -71,7 +84,7 @@ def test_page_tells_where_the_default_row_comes_from() -> None:
 
 
 def test_page_tells_of_the_floor() -> None:
-    settings = Settings()
+    settings = SpearDDPGSettings()
     assert settings.reward_floor == 0
     assert f"cuts it {settings.reward_clip:g} away from its moving average" in SAID
     ends = ", ".join(f"{100 * 0.4 / weight:g}" for weight in (0.5, 5, 50))

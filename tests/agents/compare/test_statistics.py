@@ -14,6 +14,7 @@ from scipy import stats
 
 from spear_gym.agents.compare.curves import Anytime, hypervolume
 from spear_gym.agents.compare.statistics import (
+    TOO_NARROW,
     Interval,
     StatisticsError,
     holm,
@@ -41,6 +42,22 @@ def arrays(scores: list[list[float]]) -> list[np.ndarray]:
 def test_task_mean(scores: list[list[float]]) -> None:
     expected = plain.fmean(plain.fmean(task) for task in scores)
     assert task_mean(arrays(scores)) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(("tasks", "runs", "cover"), [(1, 5, 84), (1, 10, 90), (8, 10, 94)])
+def test_how_much_too_narrow_percentile_intervals_are(tasks: int, runs: int, cover: int) -> None:
+    """One task's mean, and a difference over eight tasks; errors are normal."""
+    rng = np.random.default_rng(0)
+    interval = task_mean_interval if tasks == 1 else task_mean_difference
+    trials = 600
+    hits = 0
+    for _ in range(trials):
+        drawn = rng.normal(size=(1 if tasks == 1 else 2, tasks, runs))
+        found = interval(*map(list, drawn), resamples=500)
+        hits += found.low < 0 < found.high
+    spread = (cover / 100 * (1 - cover / 100) / trials) ** 0.5
+    assert hits / trials == pytest.approx(cover / 100, abs=3 * spread)
+    assert f"{cover} %" in TOO_NARROW
 
 
 def test_pooling_tasks_gives_the_wrong_order_and_means_of_tasks_the_right_one() -> None:
