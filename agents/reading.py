@@ -27,6 +27,7 @@ from spear_gym.pruning.plan import Plan
 from spear_gym.pruning.surgery import prune_network
 from spear_gym.settings import parted
 from spear_gym.simulation.simulate import PRECISIONS, SCORINGS
+from spear_gym.snn.graph import SpikingGraph
 from spear_gym.workload import Workload
 
 from .folders import (
@@ -69,7 +70,7 @@ def _settings(given: Fields) -> SearchSettings:
     read: dict[str, Callable[[str], Any]] = {
         **dict.fromkeys(("workload", "agent", "reward", "criterion", "lre"), given.text),
         **dict.fromkeys(("extrapolate", "repair", "use_slack"), given.flag),
-        **dict.fromkeys(("channel_multiple", "min_channels", "top", "budget"), _at_least_1(given)),
+        **dict.fromkeys(("top", "budget"), _at_least_1(given)),
         "agent_settings": lambda key: given.mapping(key).data,
         "reward_settings": lambda key: _numbers(given.mapping(key)),
         "target": lambda key: given.number(key, 0.0, 1.0),
@@ -77,7 +78,9 @@ def _settings(given: Fields) -> SearchSettings:
         "seed": lambda key: given.whole(key, 0, 2**32 - 1),
         "scoring": lambda key: given.choice(key, SCORINGS),
         "precision": lambda key: given.choice(key, PRECISIONS),
-        "max_ratio": lambda key: given.number(key, 0.0, 1.0),
+        **dict.fromkeys(("channel_multiple", "min_channels"), lambda key: at_least_1(given, key)),
+        "max_ratio": lambda key: share(given, key),
+        "exclude": given.texts,
         "confidence": lambda key: given.number(key, 0.0, 1.0),
         "hidden_features": given.texts,
         "threads": lambda key: given.whole(key, 1, MOST_THREADS),
@@ -89,6 +92,16 @@ def _settings(given: Fields) -> SearchSettings:
         for key in given.names()
     }
     return SearchSettings(**parted(values))
+
+
+def at_least_1(given: Fields, key: str) -> int | dict[str, int]:
+    """A whole number above 0, or such numbers by name."""
+    return given.by_name(key, lambda fields, name: fields.whole(name, 1))
+
+
+def share(given: Fields, key: str) -> float | dict[str, float]:
+    """A number in 0 to 1, or such numbers by name."""
+    return given.by_name(key, lambda fields, name: fields.number(name, 0.0, 1.0))
 
 
 def _at_least_1(given: Fields) -> Callable[[str], int]:
@@ -177,7 +190,7 @@ def load_network(folder: Path, workload: Workload) -> nn.Module:
         PlanError: when the plan is damaged or was made for another network.
     """
     plan = Plan.from_json(read_json(folder / PLAN))
-    model = prune_network(workload.graph, plan)
+    model = prune_network(_decided(folder, workload), plan)
     path, expected = folder / NETWORK, model.state_dict()
     with raised_as(RunError):
         content = read_whole(path, largest_tensor_file(expected))
@@ -193,6 +206,15 @@ def load_network(folder: Path, workload: Workload) -> nn.Module:
             )
     model.load_state_dict(tensors)
     return model
+
+
+def _decided(folder: Path, workload: Workload) -> SpikingGraph:
+    """The workload's network with the groups that the run decided."""
+    graph = workload.graph
+    if not (folder / SETTINGS).exists():
+        return graph
+    exclude = read_settings(folder).plans.exclude
+    return graph.deciding({group.name for group in graph.groups} - set(exclude))
 
 
 def fixed_buffers(model: nn.Module) -> dict[str, Tensor]:

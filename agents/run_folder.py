@@ -69,7 +69,8 @@ class SearchSettings:
             ValueError: a subclass that names what a file cannot keep.
         """
         values = flat(self)
-        return {name: values[name] for name in WRITTEN}
+        newer = {name: values[name] for name in NEWER if values[name]}
+        return {name: values[name] for name in WRITTEN} | newer
 
 
 WRITTEN = (
@@ -79,6 +80,9 @@ WRITTEN = (
     "use_slack", "threads",
 )  # fmt: skip
 """Names in ``settings.json``, in the order of its first version: equal settings, equal bytes."""
+
+NEWER = ("exclude",)
+"""Names that are written only when they are set, so that files without them stay as they were."""
 
 
 @dataclass(frozen=True, slots=True)

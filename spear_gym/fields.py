@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection
-from typing import Any
+from collections.abc import Callable, Collection
+from typing import Any, TypeVar
 
 from spear_gym.files import FileError
 from spear_gym.text import printable
 
 LONGEST = 1000
 """Characters of a text, unless it is said otherwise."""
+
+_Read = TypeVar("_Read")
 
 
 class Fields:
@@ -133,6 +135,13 @@ class Fields:
     def mapping(self, key: str) -> Fields:
         """A mapping in the mapping."""
         return Fields(self.value(key), f"{self.name}, '{key}'")
+
+    def by_name(self, key: str, read: Callable[[Fields, str], _Read]) -> _Read | dict[str, _Read]:
+        """A value, or a mapping from names to such values."""
+        if not isinstance(self.value(key), dict):
+            return read(self, key)
+        inner = self.mapping(key)
+        return {name: read(inner, name) for name in inner.names()}
 
     def names(self) -> tuple[str, ...]:
         """All names."""

@@ -9,6 +9,7 @@ from dataclasses import asdict, fields, replace
 
 import pytest
 
+from spear_gym.agents import reading
 from spear_gym.agents.compare import cells
 from spear_gym.agents.compare.cells import CompareSettings
 from spear_gym.agents.run_folder import SearchSettings
@@ -16,6 +17,7 @@ from spear_gym.cli.compare import compare
 from spear_gym.cli.search import search
 from spear_gym.env import make_env
 from spear_gym.evaluation import PlanEvaluator
+from spear_gym.fields import Fields
 from spear_gym.judge import TargetError
 from spear_gym.lre import LREError, NoEstimator
 from spear_gym.reward import RewardError, make_reward
@@ -58,7 +60,7 @@ def test_commands_take_every_setting(name: str, command: Callable[..., None]) ->
     assert set(parameters) - ELSEWHERE[name] == wanted
     usual = {**asdict(PlanSettings()), **asdict(Goal()), "target": None, "reward_setting": None}
     # Commands bound the prediction, or say that they do not.
-    told = {"confidence": {"search": None, "compare": "off"}[name]}
+    told = {"confidence": {"search": None, "compare": "off"}[name], "exclude": None}
     for option in wanted:
         assert parameters[option].default == (usual | told)[option], option
 
@@ -71,7 +73,7 @@ def test_shared_options_are_the_same() -> None:
 
 
 def test_run_folders_hold_every_setting() -> None:
-    asked = SearchSettings("digits", "tpe")
+    asked = SearchSettings("digits", "tpe", plans=PlanSettings(exclude=("conv1",)))
     own = {field.name for field in fields(SearchSettings)} - {"plans", "goal"}
     assert set(asked.to_json()) == {*PLANS, *GOAL, *own}
     # Read again by their old names, in any order.
@@ -99,6 +101,15 @@ def test_run_folders_hold_what_they_always_did() -> None:
         '"max_ratio": 0.8, "hidden_features": ["target"], "confidence": 0.95, '
         '"extrapolate": true, "top": 2, "repair": false, "use_slack": false, "threads": 4}'
     )
+
+
+def test_limits_by_layer_are_read_back() -> None:
+    plans = PlanSettings(
+        channel_multiple={"a": 2}, min_channels={"b": 3}, max_ratio={"a": 0.5}, exclude=("c",)
+    )
+    asked = SearchSettings("w:make", "tpe", plans=plans)
+    written = Fields(json.loads(json.dumps(asked.to_json())), "settings")
+    assert reading._settings(written) == asked
 
 
 def test_archives_hold_what_they_always_did() -> None:

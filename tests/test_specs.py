@@ -215,9 +215,8 @@ def test_unknown_arguments_are_refused(make: Any, key: str, match: str) -> None:
 
 
 WRONG: dict[str, tuple[Any, ...]] = {
-    **dict.fromkeys(
-        ("target", "target_synops", "confidence", "max_ratio"), ("0.3", True, [0.3], {}, 1j, b"1")
-    ),
+    "max_ratio": ("0.3", True, [0.3], {"conv1": "0.3"}, 1j, b"1"),
+    **dict.fromkeys(("target", "target_synops", "confidence"), ("0.3", True, [0.3], {}, 1j, b"1")),
     **dict.fromkeys(("channel_multiple", "min_channels"), ("2", True, 2.5, [2], 2.0)),
     **dict.fromkeys(("scoring", "precision", "criterion", "render_mode"), (3, True, ["l1"], b"l1")),
     "reward_settings": ([1], "lam=1", 3, True),

@@ -8,6 +8,7 @@ from itertools import pairwise
 from typing import Any
 
 from spear_gym.agents.base import AgentError
+from spear_gym.agents.reading import at_least_1, share
 from spear_gym.env.observation import check_features
 from spear_gym.fields import Fields, shown
 from spear_gym.files import FileError, file_name
@@ -90,9 +91,10 @@ def read_settings(given: Fields) -> CompareSettings:
         "hidden_features": given.texts,
         "precision": lambda key: given.choice(key, PRECISIONS),
         "criterion": lambda key: given.text(key, LONGEST_NAME),
-        "channel_multiple": lambda key: given.whole(key, 1),
-        "min_channels": lambda key: given.whole(key, 1),
-        "max_ratio": lambda key: given.number(key, 0.0, 1.0),
+        "channel_multiple": lambda key: at_least_1(given, key),
+        "min_channels": lambda key: at_least_1(given, key),
+        "max_ratio": lambda key: share(given, key),
+        "exclude": given.texts,
         "extrapolate": given.flag,
     }
     given.only(read)

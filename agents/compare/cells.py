@@ -132,6 +132,7 @@ WRITTEN = (
 
 ADDED = (
     "precision", "criterion", "channel_multiple", "min_channels", "max_ratio", "extrapolate",
+    "exclude",
 )  # fmt: skip
 """Further names, which came later."""
 

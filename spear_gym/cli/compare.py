@@ -27,6 +27,7 @@ from spear_gym.cli.options import (
     ChannelMultipleOption,
     ConfidenceOption,
     CriterionOption,
+    ExcludeOption,
     ExtrapolateOption,
     HideOption,
     LREOption,
@@ -73,6 +74,7 @@ def compare(
     channel_multiple: ChannelMultipleOption = 1,
     min_channels: MinChannelsOption = 1,
     max_ratio: MaxRatioOption = 0.9,
+    exclude: ExcludeOption = None,
     hide: HideOption = None,
     storage: StorageOption = None,
     workers: WorkersOption = None,
@@ -93,7 +95,13 @@ def compare(
         seeds=seeds,
         budget=budget,
         plans=PlanSettings(
-            scoring, precision, criterion, channel_multiple, min_channels, max_ratio
+            scoring,
+            precision,
+            criterion,
+            channel_multiple,
+            min_channels,
+            max_ratio,
+            tuple(exclude or ()),
         ),
         goal=Goal(
             reward=reward,

@@ -34,6 +34,10 @@ CriterionOption = Annotated[str, typer.Option(help="l1, bn_scale, taylor or rand
 ChannelMultipleOption = Annotated[int, typer.Option(help="Kept channels are multiples of it.")]
 MinChannelsOption = Annotated[int, typer.Option(help="Fewest channels a layer keeps.")]
 MaxRatioOption = Annotated[float, typer.Option(help="Largest prune ratio.")]
+ExcludeOption = Annotated[
+    list[str] | None,
+    typer.Option(help="Layer that stays whole; repeatable. `spear inspect` shows the names."),
+]
 
 # ---------------------------------------------------------------- what is judged by (Goal)
 

@@ -24,6 +24,7 @@ from spear_gym.cli.options import (
     ChannelMultipleOption,
     ConfidenceIfAny,
     CriterionOption,
+    ExcludeOption,
     ExtrapolateOption,
     HideOption,
     LREOption,
@@ -98,6 +99,7 @@ def search(
     channel_multiple: ChannelMultipleOption = 1,
     min_channels: MinChannelsOption = 1,
     max_ratio: MaxRatioOption = 0.9,
+    exclude: ExcludeOption = None,
     hide: HideOption = None,
     top: Annotated[int, typer.Option(help="Plans to fine-tune; the best on search wins.")] = 1,
     resume: Annotated[bool, typer.Option("--resume", help="Continue the run in --out.")] = False,
@@ -131,7 +133,13 @@ def search(
         agent=agent,
         agent_settings=agent_settings_of(agent_setting or []),
         plans=PlanSettings(
-            scoring, precision, criterion, channel_multiple, min_channels, max_ratio
+            scoring,
+            precision,
+            criterion,
+            channel_multiple,
+            min_channels,
+            max_ratio,
+            tuple(exclude or ()),
         ),
         goal=Goal(
             target=goals[0],

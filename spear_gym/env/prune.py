@@ -392,7 +392,7 @@ def make_env(
         "channel_multiple": channel_multiple,
         "min_channels": min_channels,
         "max_ratio": max_ratio,
-        "exclude": exclude if exclude is None or isinstance(exclude, str) else tuple(exclude),
+        "exclude": None if exclude is None else tuple(exclude),
     }
     asked = {name: _plain(value) for name, value in settings.items() if value is not None}
     goal = Goal(target, target_synops, reward, reward_settings or {}, lre, confidence, extrapolate)

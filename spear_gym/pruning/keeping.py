@@ -198,6 +198,7 @@ def _read(folder: Path) -> _Kept:
         "input": {
             "shape": shape,
             "varying": source.flag("varying"),
+            "batch_first": source.flag("batch_first"),
             "events": source.flag("events"),
             "steps": steps,
         },
@@ -236,11 +237,12 @@ def _traced(model: nn.Module | Callable[[], nn.Module], kept: _Kept, folder: Pat
         events=source["events"],
         readout=kept.structure["readout"],
         outputs=kept.structure["outputs"],
+        batch_first=source["batch_first"] or None,  # which it finds out
     )
 
 
 def example_inputs(graph: SpikingGraph) -> Tensor:
-    """Two random samples as the module's own forward takes them."""
+    """Two random samples as :meth:`SpikingGraph.call` takes them."""
     frames = (graph.traced_steps,) if graph.varying and graph.idiom == "loop" else ()
     generator = torch.Generator().manual_seed(0)
     device = next((p.device for p in graph.model.parameters()), torch.device("cpu"))

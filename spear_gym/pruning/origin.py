@@ -28,6 +28,7 @@ def description(graph: SpikingGraph) -> dict[str, Any]:
         "input": {
             "shape": list(source.shape),
             "varying": graph.varying,
+            "batch_first": graph.batch_first,
             "events": not source.analog,
             "steps": graph.traced_steps,
         },

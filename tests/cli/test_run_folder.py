@@ -6,11 +6,13 @@ import os
 from pathlib import Path
 
 import pytest
+import torch
 import toys
 from commands import Spear, assert_one_error, ledger_rows, read
 from searches import ENDED, FILES, RANDOM, result_of
 
 from spear_gym.evaluation import PlanEvaluator
+from spear_gym.pruning.keeping import load_network
 from spear_gym.workload import measure
 
 
@@ -44,6 +46,19 @@ def test_result_is_of_the_tuned_plan(finished: Path) -> None:
     unpruned = measure(workload, workload.graph.model, "test")
     assert result["test_synops_fraction"] == expected.synops / unpruned.synops
     assert result["kept"] == (expected.synops / unpruned.synops <= 0.4)
+
+
+def test_a_run_folder_gives_its_network_without_the_data(folder: Path) -> None:
+    workload = toys.tiny()
+    kept = load_network(folder, model=lambda: workload.graph.model)
+    measured = measure(workload, kept, "test")
+    result = read(folder / "result.json")
+    assert result["test"]["synops"] == measured.synops
+    assert result["test"]["accuracy"] == measured.accuracy
+    (folder / "network.json").unlink()  # as versions before wrote folders
+    again = load_network(folder, workload=workload)
+    state = kept.state_dict()
+    assert all(torch.equal(state[name], value) for name, value in again.state_dict().items())
 
 
 def test_table_shows_the_result(spear: Spear, tmp_path: Path) -> None:

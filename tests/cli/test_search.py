@@ -56,6 +56,22 @@ def test_kept(spear: Spear, tmp_path: Path) -> None:
     assert (result["repair_evaluations"], result["plan"]) == (0, result["scored"]["plan"])
 
 
+def test_an_excluded_layer_stays_whole(spear: Spear, tmp_path: Path) -> None:
+    first = toys.tiny().graph.groups[0]
+    options = ("--lre", "none", "--target", "0.8", "--exclude", first.name)
+    ran = spear(*TINY, *options, "--out", tmp_path / "run")
+    assert ran.code in (0, 3), ran
+    assert read(tmp_path / "run" / "settings.json")["settings"]["exclude"] == [first.name]
+    plan = read(tmp_path / "run" / "plan.json")
+    assert first.name not in [group["name"] for group in plan["groups"]]
+    again = spear("evaluate", tmp_path / "run", "--workload", "toys:tiny")
+    assert "equal to the recorded row" in again.out, again
+    assert spear(*TINY, *options, "--resume", "--out", tmp_path / "run").code == ran.code
+    assert_one_error(
+        spear(*TINY, "--exclude", "conv", "--out", tmp_path / "other"), "exclude: unknown group"
+    )
+
+
 def test_repaired(spear: Spear, tmp_path: Path, restless: None) -> None:
     folder = tmp_path / "run"
     ran = spear(*TWIN, "--target", "0.4", "--out", folder)

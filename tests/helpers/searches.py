@@ -18,6 +18,8 @@ FILES = {
     "result.json",
     "settings.json",
 }
+UNSIGNED = {"ledger.log", "network.json", "curve.png", "plan.png"}
+"""Files whose checksum is not in the result."""
 ENDED = (0, 3)
 """Exit status of a search that ended; 3 when the target is broken on a toy's few test images."""
 
