@@ -76,6 +76,10 @@ class GatedNetwork:
         counts: list[Tensor] = []
 
         def read(node: Node, source: Tensor) -> Tensor:
+            if node.operation is not None:
+                if not node.analog:
+                    counts.append(self._product(node, source.detach(), counted))
+                return source
             if node.kind not in CONNECTIONS:
                 return source
             read_by = self.graph.nodes[node.inputs[0]].channels
@@ -105,6 +109,16 @@ class GatedNetwork:
         per_channel = active.reshape(len(active), -1).sum(1).double()
         inputs = (per_channel if opened is None else per_channel * opened).sum()
         return inputs * self._outputs(node, gates)
+
+    def _product(self, node: Node, source: Tensor, gates: Gates) -> Tensor:
+        """SynOps of a product of two activations over the batch, as of :meth:`_synops`."""
+        assert node.operation is not None
+        opened = spread_over_features(self.graph.nodes[node.inputs[0]].channels, gates, 1.0)
+        repeats = self.num_steps // len(source)
+        active = (source != 0).transpose(0, 2).flatten(1).sum(1).double()
+        return (active if opened is None else active * opened).sum() * (
+            node.operation.columns * repeats
+        )
 
     def _outputs(self, node: Node, gates: Gates) -> Tensor | float:
         """Open output channels that each input channel reaches."""

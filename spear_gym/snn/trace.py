@@ -172,6 +172,7 @@ def _record_as(
     drafts = tuple(recorder.drafts)
     nodes, fixed = assign_channels(drafts, model, series.draft, recorder.at_once)
     _check_sharing(nodes, model)
+    _check_uses(recorder, nodes, num_steps)
     graph = SpikingGraph(
         model,
         nodes,
@@ -205,6 +206,19 @@ def _check_sharing(nodes: tuple[Node, ...], model: nn.Module) -> None:
                     f"modules '{owner}' and '{node.module}' share a parameter; layers that are "
                     "pruned each in their own way cannot: give each its own"
                 )
+
+
+def _check_uses(recorder: Recorder, nodes: tuple[Node, ...], num_steps: int) -> None:
+    """Every layer with weights is computed once in a time step, or its SynOps would be more."""
+    for index, times in recorder.uses.items():
+        node = nodes[index]
+        once = node.at_once is not None or times == 1
+        if times > 1 if node.at_once is not None else not once and times != num_steps:
+            raise TraceError(
+                f"layer '{node.name}' is called {times} times on the same input within "
+                f"{num_steps} time step{'s' if num_steps > 1 else ''}; call it once in a step and "
+                "use the result again"
+            )
 
 
 def _output_series(recorder: Recorder, output: Any, num_steps: int, idiom: Idiom) -> Series:

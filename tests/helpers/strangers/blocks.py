@@ -238,6 +238,39 @@ class Former(nn.Module):
         return self.out(self.head(t.mean(1)))
 
 
+class ClassToken(nn.Module):
+    """ViT: a learned token is read out."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.patches, self.lif = nn.Conv2d(1, 8, 2, 2), lif()
+        self.cls = nn.Parameter(torch.randn(1, 1, 8))
+        self.position = nn.Parameter(0.1 * torch.randn(1, 17, 8))
+        self.mlp, self.head = Mlp(), nn.Linear(8, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        t = self.patches(x).flatten(2).transpose(1, 2)
+        t = torch.cat([self.cls.expand(t.shape[0], -1, -1), t], dim=1) + self.position
+        t = self.lif(t)
+        return self.head((t + self.mlp(t))[:, 0])
+
+
+class SharedQuery(nn.Module):
+    """Multi-query attention on maps: every entry of the query meets every head."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.k, self.lk = conv(6, 6, 1), lif()
+        self.after, self.la = conv(6, 5), lif()
+        self.back = conv(5, 6)
+
+    def forward(self, x: Tensor) -> Tensor:
+        k = self.lk(self.k(x)).flatten(2).unflatten(1, (2, 3))
+        q = x.flatten(2).mean(1, keepdim=True).unsqueeze(1)
+        weights = (q @ k.transpose(-1, -2)).flatten(1)
+        return self.back(self.la(self.after(x * weights[:, :, None, None])))
+
+
 class QkAttention(nn.Module):
     """QKFormer's token attention on maps: a mask per token from the sum over channels."""
 
@@ -352,6 +385,12 @@ BLOCKS = [
              fixed={"body.q": "is summed over channels", "body.k": "is multiplied by one mask"}),
     Stranger("tokens and MLP", "Linear on (batch, tokens, features), BatchNorm1d transposed",
              lambda: Former(None, norm=False), groups={"patches": 8, "mlp.fc1": 16}),
+    Stranger("class token", "torch.cat([cls.expand(B, -1, -1), t], 1), t[:, 0]", ClassToken,
+             groups={"patches": 8, "mlp.fc1": 16}),
+    Stranger("products of maps", "(q @ k.transpose(1, 2)) with q shared by all heads",
+             lambda: Classifier(SharedQuery()), groups={"body.after": 5, "body.back": 6},
+             fixed={"stem": "is multiplied by products of channels",
+                    "body.k": "its channels become heads"}),
     Stranger("spiking transformer", "attention of spikes, LayerNorm, MLP, residuals",
              lambda: Former(Attention(), norm=True), groups={"mlp.fc1": 16},
              fixed={"patches": "is normalised with all its channels",

@@ -89,6 +89,33 @@ def sum_of_halves(net: Any, x: Tensor) -> Tensor:
     return 0.5 * (x + net.side(x))
 
 
+def view_written_over(_: Any, x: Tensor) -> Tensor:
+    x.flatten(1).relu_()
+    return x
+
+
+class CheckedNorm(nn.BatchNorm2d):
+    """Takes any number of axes."""
+
+    def _check_input_dim(self, x: Tensor) -> None:
+        pass
+
+
+class OwnNorm(nn.BatchNorm2d):
+    """Its forward may do anything."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x)
+
+
+class StandardisedWeights(nn.Conv2d):
+    """Weight standardisation, by the method behind forward."""
+
+    def _conv_forward(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        weight = weight - weight.mean((1, 2, 3), keepdim=True)
+        return super()._conv_forward(x, weight, bias)
+
+
 def decides(_: Any, x: Tensor) -> Tensor:
     return x if x.mean().item() > 0 else -x
 
@@ -157,6 +184,18 @@ PASSES: tuple[tuple[str, str, Callable[[], nn.Module]], ...] = (
     ("standardise by hand", "(x - x.mean((2, 3), keepdim=True)) / x.std(...)", fn(standardised)),
     ("weighted residual", "0.5 * (x + conv(x))",
      fn(sum_of_halves, side=lambda: nn.Conv2d(6, 6, 1))),
+    ("rounding", "x.round()", fn(lambda _, x: x.round())),
+    ("sorted places", "x.sort(-1).values", fn(lambda _, x: x.sort(-1).values)),
+    ("max pooling and back", "F.max_unpool2d",
+     fn(lambda _, x: F.max_unpool2d(*F.max_pool2d(x, 2, return_indices=True), 2))),
+    ("maximum of two branches", "torch.maximum(x, conv(x))",
+     fn(lambda s, x: torch.maximum(x, s.side(x)), side=lambda: nn.Conv2d(6, 6, 1))),
+    ("difference", "x - conv(x)",
+     fn(lambda s, x: x - s.side(x), side=lambda: nn.Conv2d(6, 6, 1))),
+    ("scaled addition", "torch.add(x, conv(x), alpha=0.5)",
+     fn(lambda s, x: torch.add(x, s.side(x), alpha=0.5), side=lambda: nn.Conv2d(6, 6, 1))),
+    ("BatchNorm with a check of its own", "class Mine(nn.BatchNorm2d) with _check_input_dim",
+     lambda: CheckedNorm(6)),
     ("logging", "self.rates.append(x.mean().item())", Logged),
     ("identity", "nn.Identity", nn.Identity),
     ("local response norm on one map", "F.avg_pool2d with count_include_pad=False",
@@ -192,6 +231,13 @@ HOLDS: tuple[tuple[str, str, str, Callable[[], nn.Module]], ...] = (
     ("channel shuffle", "view, transpose, reshape", "moves channels", Shuffle),
     ("halves swapped", "torch.cat(x.chunk(2, 1)[::-1], 1)", "moves channels", fn(halves_swapped)),
     ("roll", "x.roll(1, 1)", "moves channels", fn(lambda _, x: x.roll(1, 1))),
+    ("winner takes all", "x * (x == x.amax(1, keepdim=True))", "compares channels",
+     fn(lambda _, x: x * (x == x.amax(1, keepdim=True)))),
+    ("unit vectors", "F.normalize(x, dim=1)", "normalises over all channels",
+     fn(lambda _, x: F.normalize(x, dim=1))),
+    ("layer norm, channels last", "nn.LayerNorm(C) on x.permute(0, 2, 3, 1)",
+     "normalises over all channels",
+     fn(lambda s, x: s.n(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2), n=lambda: nn.LayerNorm(6))),
     ("cumulative sum", "x.cumsum(1)", "sums over channels", fn(lambda _, x: x.cumsum(1))),
     ("fixed scale per channel", "x * torch.linspace(...).view(C, 1, 1)",
      "is multiplied by numbers written into forward",
@@ -219,12 +265,55 @@ REFUSES: tuple[tuple[str, str, str, Callable[[], nn.Module]], ...] = (
      fn(lambda s, x: s.c(x.unsqueeze(1)).squeeze(1), c=lambda: nn.Conv3d(1, 1, 3, padding=1))),
     ("matrix of weights", "x @ self.weight", "multiplies by a matrix that is no layer",
      fn(lambda s, x: x @ s.w, w=lambda: gamma(8, 8))),
+    ("weight standardisation", "a subclass of nn.Conv2d with _conv_forward",
+     "fires otherwise in the simulation than in the network's own forward",
+     lambda: StandardisedWeights(6, 6, 3, padding=1)),
     ("spectral norm", "nn.utils.parametrizations.spectral_norm(conv)", "has a parametrization",
      lambda: nn.utils.parametrizations.spectral_norm(nn.Conv2d(6, 6, 3, padding=1))),
+    ("Fourier transform", "torch.fft.rfft(x)", "function 'fft_rfft' in module 'middle' (Function), "
+     "which adds up products", fn(lambda _, x: torch.fft.irfft(torch.fft.rfft(x)))),
+    ("bilinear", "nn.Bilinear", "adds up products",
+     fn(lambda s, x: s.b(x, x), b=lambda: nn.Bilinear(8, 8, 8))),
+    ("convolution by hand", "(x.unsqueeze(1) * self.weight).sum(2)",
+     "multiplies every value by several numbers",
+     fn(lambda s, x: (x.unsqueeze(1) * s.w).sum(2), w=lambda: gamma(6, 6, 1, 1))),
+    ("layer called twice", "conv(x) + conv(x)",
+     "layer 'middle.conv' is called 2 times on the same input within 1 time step",
+     fn(lambda s, x: s.conv(x) + s.conv(x), conv=lambda: nn.Conv2d(6, 6, 1))),
+    ("view written over", "x.flatten(1).relu_()",
+     "reads the result of an in-place operation on a part or a view",
+     fn(view_written_over)),
+    ("input of a layer written over", "x.add_(conv(x))", "cannot be differentiated",
+     fn(lambda s, x: x.add_(s.conv(x)), conv=lambda: nn.Conv2d(6, 6, 1))),
+    ("cut from autograd", "x.detach()",
+     "fine-tuning would not train 'conv1.weight'", fn(lambda _, x: x.detach())),
+    ("noise in training", "x + torch.randn_like(x) if self.training",
+     "computes something else in training",
+     fn(lambda s, x: x + torch.randn_like(x) if s.training else x)),
+    ("alpha dropout", "nn.AlphaDropout", "computes something else in training",
+     lambda: nn.AlphaDropout(0.2)),
+    ("random slopes", "nn.RReLU", "computes something else in training", nn.RReLU),
+    ("instance norm with statistics", "nn.InstanceNorm2d(track_running_stats=True)",
+     "computes something else in training",
+     lambda: nn.InstanceNorm2d(6, track_running_stats=True)),
+    ("3-D BatchNorm", "nn.BatchNorm3d on x.unsqueeze(2)", "computes something else in training",
+     fn(lambda s, x: s.b(x.unsqueeze(2)).squeeze(2), b=lambda: nn.BatchNorm3d(6))),
+    ("subclass of BatchNorm", "class Mine(nn.BatchNorm2d) with a forward",
+     "computes something else in training", lambda: OwnNorm(6)),
     ("dropout that never stops", "F.dropout(x) without training=", "draws at random",
      fn(lambda _, x: F.dropout(x, 0.2))),
 )  # fmt: skip
 """Name, idiom, part of the message, module."""
+
+
+HOOKED = ("convolution with a hook", "register_forward_hook that doubles the output")
+
+
+def hooked() -> nn.Module:
+    """A hook changes what a layer gives."""
+    net = Between(nn.Identity())
+    net.conv2.register_forward_hook(lambda module, args, output: 2 * output)
+    return net
 
 
 def _between(make: Callable[[], nn.Module], **options: Any) -> nn.Module:
@@ -269,6 +358,40 @@ BY_ITSELF = [
         "1x1 convolutions on pooled spikes",
         lambda: Between(ConvSqueezeExcite(), after=True),
         groups={"conv1": 6, "middle.fc1": 2, "conv2": 5},
+    ),
+    Stranger(*HOOKED, hooked, groups=LOOP),
+    Stranger(
+        "ConvNeXt's layers",
+        "Linear on x.permute(0, 2, 3, 1), GELU, Linear",
+        partial(
+            _between,
+            fn(
+                lambda s, x: x + s.b(F.gelu(s.a(x.permute(0, 2, 3, 1)))).permute(0, 3, 1, 2),
+                a=lambda: nn.Linear(6, 9),
+                b=lambda: nn.Linear(9, 6),
+            ),
+        ),
+        groups={"conv1": 6, "middle.a": 9, "conv2": 5},
+    ),
+    Stranger(
+        "gated linear units",
+        "F.glu(conv(x), 1)",
+        partial(_between, fn(lambda s, x: F.glu(s.side(x), 1), side=lambda: nn.Conv2d(6, 12, 1))),
+        groups=LOOP,
+        fixed={"middle.side": "one half of it multiplies the other"},
+    ),
+    Stranger(
+        "maxout",
+        "conv(x).view(B, C, 2, H, W).max(2).values",
+        partial(
+            _between,
+            fn(
+                lambda s, x: s.side(x).view(len(x), 6, 2, 8, 8).max(2).values,
+                side=lambda: nn.Conv2d(6, 12, 1),
+            ),
+        ),
+        groups=LOOP,
+        fixed={"middle.side": "its channels compete in pairs"},
     ),
     Stranger(
         "spatial gate",

@@ -55,6 +55,29 @@ def folded_norm(net: Any, x: Tensor) -> Tensor:
     return run(net.lif3, net.fc(h.flatten(2)))
 
 
+def views(net: Loop, x: Tensor) -> Tensor:
+    T, B = x.shape[:2]
+    h = run(net.lif1, net.conv1(x.reshape(T * B, *x.shape[2:])).reshape(T, B, -1, 8, 8))
+    h = F.max_pool2d(net.conv2(h.reshape(T * B, -1, 8, 8)), 2)
+    h = run(net.lif2, h.view(T, B, -1))
+    return run(net.lif3, net.fc(h.view(T * B, -1)).view(T, B, -1))
+
+
+def scaled_recording(net: Loop, x: Tensor) -> Tensor:
+    h = 0.5 * run(net.lif1, [net.conv1(frame) for frame in x])
+    h = run(net.lif2, [F.max_pool2d(net.conv2(frame), 2) for frame in h])
+    return run(net.lif3, [net.fc(frame.flatten(1)) for frame in h])
+
+
+def membrane_clamped(net: Loop, x: Tensor) -> Tensor:
+    state, recorded = net.rest(), []
+    for frame in x:
+        spk, state = net.step(frame, state)
+        state[0].clamp_(min=0)
+        recorded.append(spk)
+    return torch.stack(recorded)
+
+
 def layer_by_layer(net: Loop, x: Tensor) -> Tensor:
     h = run(net.lif1, [net.conv1(frame) for frame in x])
     h = run(net.lif2, [F.max_pool2d(net.conv2(frame), 2) for frame in h])
@@ -237,6 +260,18 @@ TIMING = [
              frame=(10,), varying=True, groups={"fc1": 12}),
     Stranger("one-dimensional convolutions", "nn.Conv1d on (batch, channels, length)", Keywords,
              frame=(4, 16), groups={"conv1": 6, "conv2": 5}),
+    looped("folded views", "x.reshape(T * B, ...), h.view(T, B, -1)", views),
+    looped("softmax over the samples", "torch.stack(...).sum(0).softmax(0)",
+           lambda net, x: net.over(x).sum(0).softmax(0), groups={},
+           refused="function 'softmax', which reads a sum over time"),
+    looped("recording scaled as a whole", "0.5 * torch.stack(spikes), read by a layer",
+           scaled_recording, groups={},
+           refused="a recording that was scaled as a whole; scale every time step"),
+    looped("scaled by the step", "x[t] * (1 + 0.3 * t)",
+           lambda net, x: net.over([f * (1 + 0.3 * t) for t, f in enumerate(x)]), groups={},
+           refused="neuron 'lif1' is called again with another input"),
+    looped("membrane clamped", "mem1.clamp_(min=0) between the steps", membrane_clamped,
+           groups={}, refused="'clamp' reads a membrane potential"),
     looped("last step only", "torch.stack(...)[-1]", last_step, groups={},
            refused="forward returns only step 3 of 'lif3'"),
     looped("largest over time", "torch.stack(...).max(0).values", largest, groups={},
