@@ -3,9 +3,9 @@
     .venv/bin/python docs/make_pages.py
 
 `environment.md` is the docstring of `SpearPruneEnv`; the tables of `command-line.md` are those of
-the commands. Any other table stands between two marks, such as
-`<!-- arms -->` and `<!-- end arms -->`, and comes from `tables.py` of a study in
-`notebooks/results/`. The tests hold that the pages are what this program would write.
+the commands, those of `networks.md` the catalogue of networks of the tests. Any other table stands
+between two marks, such as `<!-- arms -->` and `<!-- end arms -->`, and comes from `tables.py` of a
+study in `notebooks/results/`. The tests hold that the pages are what this program would write.
 """
 
 from __future__ import annotations
@@ -93,6 +93,8 @@ def pages() -> dict[Path, str]:
     commands = HERE / "command-line.md"
     made = {HERE / "environment.md": environment_page()}
     made[commands] = script(HERE / "command_page.py").page(commands.read_text(encoding="utf-8"))
+    networks = HERE / "networks.md"
+    made[networks] = script(HERE / "network_page.py").page(networks.read_text(encoding="utf-8"))
     for name, study in TABLES.items():
         path = HERE / name
         made[path] = filled(path.read_text(encoding="utf-8"), study)

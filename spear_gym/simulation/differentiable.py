@@ -7,7 +7,6 @@ from collections.abc import Callable
 from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from spear_gym.simulation.gradients import StepNorm
@@ -18,7 +17,8 @@ from spear_gym.snn.neurons import over_time, own_tensors
 BnTime = Literal["step", "pooled"]
 
 Reading = Callable[[Node, Tensor], Tensor]
-"""Called with a connection or a neuron layer and what it reads; it reads the answer instead."""
+"""Called with a connection, a neuron layer or a product of two activations, and what it reads
+(first); it reads the answer instead."""
 
 
 def forward(
@@ -66,8 +66,8 @@ def outputs_over_time(
     values: dict[int, Tensor] = {}
     for node in graph.nodes:
         sources = [values[i] for i in node.inputs]
-        if reading is not None and (node.kind in CONNECTIONS or node.kind is Kind.NEURON):
-            sources = [reading(node, sources[0])]
+        if reading is not None and _is_read(node):
+            sources[0] = reading(node, sources[0])
         if node.kind is Kind.INPUT:
             value = inputs.transpose(0, 1) if graph.varying else inputs[None]
         elif node.kind in CONNECTIONS:
@@ -89,6 +89,11 @@ def outputs_over_time(
         values[node.index] = value
     output = values[graph.output]
     return output.expand(num_steps, *output.shape[1:])
+
+
+def _is_read(node: Node) -> bool:
+    product = node.operation is not None and node.operation.columns > 0
+    return node.kind in CONNECTIONS or node.kind is Kind.NEURON or product
 
 
 def _fire(graph: SpikingGraph, node: Node, current: Tensor, num_steps: int) -> Tensor:
@@ -198,9 +203,7 @@ def _update_statistics(
 
 
 def _drop(graph: SpikingGraph, node: Node, value: Tensor) -> Tensor:
+    # Some drop whole channels of a (batch, channel, ...) tensor, so time is folded.
     if node.function is not None:
-        rate = float(node.function.keywords["p"])  # type: ignore[attr-defined]
-        return F.dropout(value, rate, training=True)
-    module = graph.module(node)
-    # The modules drop whole channels of a (batch, channel, ...) tensor, so time is folded.
-    return unfold(module(fold(value)), value)
+        return unfold(node.function(fold(value), training=True), value)  # type: ignore[call-arg]
+    return unfold(graph.module(node)(fold(value)), value)

@@ -76,6 +76,10 @@ class GatedNetwork:
         counts: list[Tensor] = []
 
         def read(node: Node, source: Tensor) -> Tensor:
+            if node.operation is not None:
+                if not node.analog:
+                    counts.append(self._product(node, source.detach(), counted))
+                return source
             if node.kind not in CONNECTIONS:
                 return source
             read_by = self.graph.nodes[node.inputs[0]].channels
@@ -113,3 +117,13 @@ class GatedNetwork:
         if outputs is None:
             return inputs.sum() * (node.shape[0] / groups)
         return (inputs.view(groups, -1).sum(1) * outputs.double().view(groups, -1).sum(1)).sum()
+
+    def _product(self, node: Node, source: Tensor, gates: Gates) -> Tensor:
+        """SynOps of a product of two activations over the batch, as of :meth:`_synops`."""
+        assert node.operation is not None
+        opened = spread_over_features(self.graph.nodes[node.inputs[0]].channels, gates, 1.0)
+        repeats = self.num_steps // len(source)
+        active = (source != 0).transpose(0, 2).flatten(1).sum(1).double()
+        return (active if opened is None else active * opened).sum() * (
+            node.operation.columns * repeats
+        )

@@ -7,21 +7,24 @@ the readout and the gradient of every parameter are compared.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from spear_gym import device
 from spear_gym.simulation.differentiable import outputs_over_time
 from spear_gym.simulation.simulate import Simulator
 from spear_gym.snn.errors import TraceError
-from spear_gym.snn.graph import Axis, Kind, Node, SpikingGraph
+from spear_gym.snn.functions import DROPOUTS
+from spear_gym.snn.graph import CONNECTIONS, Axis, Kind, Node, SpikingGraph
 from spear_gym.snn.neurons.base import MEMBRANE
-from spear_gym.snn.trace import preserved_states, reset_neurons
+from spear_gym.snn.trace import preserved_states, private_copy, reset_neurons
 from spear_gym.snn.watching import wrapped
 
 GAINS = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0)
@@ -32,6 +35,9 @@ FEW, SHARE = 4, 0.01
 
 GRADIENT_ERROR = 0.01
 """Norm of a gradient's error that is allowed, relative to the gradient's own."""
+
+SAME = 1e-4
+"""The same where both ran the same operations."""
 
 NOISE = 1e-5
 """Norm, relative to the largest gradient's, below which a gradient is rounding."""
@@ -52,7 +58,7 @@ def check_simulation(graph: SpikingGraph, inputs: Tensor, num_steps: int) -> Non
     Raises:
         TraceError: when spikes, readout or gradients differ.
     """
-    gain = GAINS[0]
+    graph, gain = _read_at_a_layer(graph), GAINS[0]
     with device.exact_products(inputs.device):
         for gain in GAINS:
             own = _Own(graph, inputs * gain, num_steps, gradients=False)
@@ -81,7 +87,7 @@ class _Own:
 
     Attributes:
         spikes: of every neuron layer, ``(time, samples, ...)``.
-        outputs: what is read out, ``(time, samples, outputs)``, ``None`` where no layer gives it.
+        outputs: what is read out, ``(time, samples, outputs)``.
     """
 
     def __init__(
@@ -101,20 +107,18 @@ class _Own:
         for node in graph.neurons:
             if node.moved:  # channels first, as in the simulation
                 self.spikes[node.name] = self.spikes[node.name].movedim(-1, 2)
-        self.outputs: Tensor | None = None
-        if self._output:
-            at_once = graph.nodes[graph.output].at_once
-            self.outputs = (
-                torch.stack(self._output)
-                if at_once is None
-                else _time_first(self._output[0], at_once, num_steps)
-            )
+        node = graph.nodes[graph.output]
+        self.outputs = torch.stack(self._output)
+        if node.at_once is not None:
+            self.outputs = _time_first(self._output[0], node.at_once, num_steps)
+        if node.moved:
+            self.outputs = self.outputs.movedim(-1, 2)
 
     @contextmanager
     def _watched(self, graph: SpikingGraph) -> Iterator[None]:
         with ExitStack() as stack:
             for node in graph.nodes:
-                if node.kind is Kind.NEURON or (node.index == graph.output and node.module):
+                if node.kind is Kind.NEURON or node.index == graph.output:
                     module = graph.module(node)
                     stack.enter_context(wrapped(module, partial(self._call, graph, node, module)))
             yield
@@ -165,10 +169,11 @@ def _check_spikes(
 
 def _check_training(graph: SpikingGraph, inputs: Tensor, num_steps: int) -> None:
     """Where all spikes are equal, what is read out and its gradients are, but for rounding."""
-    own = _Own(graph, inputs, num_steps, gradients=True)
+    named = _trainable(graph)
+    own, expected = _trained(graph, inputs, num_steps)
+    _check_training_mode(graph, inputs, num_steps, own, expected)
     simulated = _simulated(graph, inputs, num_steps)
-    moved = any(not torch.equal(own.spikes[name], fired) for name, fired in simulated.items())
-    if moved or own.outputs is None:
+    if any(not torch.equal(own.spikes[name], fired) for name, fired in simulated.items()):
         return
     ours = outputs_over_time(graph, inputs, num_steps, training=False)
     scale = float(own.outputs.detach().abs().max().clamp_min(1e-6))
@@ -178,13 +183,11 @@ def _check_training(graph: SpikingGraph, inputs: Tensor, num_steps: int) -> None
             "the readout of the simulation and of the network's own forward differ although their "
             "spikes do not; hooks that change a layer's output are not supported"
         )
-    named = {name: p for name, p in graph.model.named_parameters() if p.requires_grad}
-    expected, found = _gradients(theirs, named), _gradients(ours, named)
+    found = _gradients(ours, named)
     different = _differing(named, expected, found)
     if different is None:
         return
-    again = _Own(graph, inputs, num_steps, gradients=True).outputs
-    if again is not None and _differing(named, expected, _gradients(again, named)) is not None:
+    if _differing(named, expected, _trained(graph, inputs, num_steps)[1]) is not None:
         return  # a surrogate gradient that is drawn at random
     raise TraceError(
         f"fine-tuning would not train '{different}' as the network's own forward does: the spikes "
@@ -194,14 +197,86 @@ def _check_training(graph: SpikingGraph, inputs: Tensor, num_steps: int) -> None
     )
 
 
+def _read_at_a_layer(graph: SpikingGraph) -> SpikingGraph:
+    """The graph read out at the last module that leads to its output."""
+    node = graph.nodes[graph.output]
+    while node.kind not in CONNECTIONS | {Kind.NORM, Kind.NEURON}:
+        node = graph.nodes[max(node.inputs)]
+    if node.index == graph.output:
+        return graph
+    return replace(graph, output=node.index, readout="current")
+
+
+def _trainable(graph: SpikingGraph) -> dict[str, nn.Parameter]:
+    return {name: p for name, p in graph.model.named_parameters() if p.requires_grad}
+
+
+def _trained(graph: SpikingGraph, inputs: Tensor, num_steps: int) -> tuple[_Own, list[Tensor]]:
+    """The network's own forward, and the gradient of every parameter."""
+    try:
+        own = _Own(graph, inputs, num_steps, gradients=True)
+        return own, _gradients(own.outputs, _trainable(graph))
+    except RuntimeError as error:
+        raise TraceError(
+            f"the network's own forward cannot be differentiated, so it cannot be trained: {error}"
+        ) from error
+
+
+def _check_training_mode(
+    graph: SpikingGraph,
+    inputs: Tensor,
+    num_steps: int,
+    own: _Own,
+    gradients: list[Tensor],
+) -> None:
+    """In training only BatchNorm and dropout may do something else than in evaluation.
+
+    They are left in evaluation here, all other modules are put into training.
+    """
+    copied = graph.rebind(private_copy(graph.model).train())
+    for node in graph.nodes:
+        if node.module is not None and node.kind in (Kind.NORM, Kind.DROPOUT):
+            copied.module(node).eval()
+    with _NoDropout():
+        trained, found = _trained(copied, inputs, num_steps)
+    same = all(torch.equal(own.spikes[name], fired) for name, fired in trained.spikes.items())
+    if same and torch.allclose(own.outputs, trained.outputs, rtol=1e-5, equal_nan=True):
+        named = _trainable(graph)
+        if _differing(named, gradients, found, SAME) is None:
+            return
+        again = _trained(graph, inputs, num_steps)[1]
+        if _differing(named, gradients, again, SAME) is not None:
+            return  # a surrogate gradient that is drawn at random
+    raise TraceError(
+        "forward computes something else in training than in evaluation, besides BatchNorm1d/2d "
+        "and dropout (module.training, BatchNorm3d, a subclass of BatchNorm with a forward of its "
+        "own, InstanceNorm with running statistics, AlphaDropout, RReLU); fine-tuning would leave "
+        "that out: take it out of the network, or use nn.BatchNorm1d/2d and nn.Dropout"
+    )
+
+
+class _NoDropout(TorchFunctionMode):
+    """Functional dropout that drops nothing."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        if getattr(func, "__name__", "") in DROPOUTS:
+            return args[0] if args else (kwargs or {})["input"]
+        return func(*args, **(kwargs or {}))
+
+
 def _differing(
-    named: dict[str, nn.Parameter], theirs: list[Tensor], found: list[Tensor]
+    named: dict[str, nn.Parameter],
+    theirs: list[Tensor],
+    found: list[Tensor],
+    error: float = GRADIENT_ERROR,
 ) -> str | None:
     """The first parameter whose two gradients differ by more than rounding."""
     largest = max((float(each.norm()) for each in (*theirs, *found)), default=0.0)
     for name, one, other in zip(named, theirs, found, strict=True):
         size = max(float(one.norm()), float(other.norm()), NOISE * largest)
-        if float((one - other).norm()) > GRADIENT_ERROR * size:
+        if float((one - other).norm()) > error * size:
             return name
     return None
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +15,7 @@ from spear_gym.snn.leaves import POOL_FUNCTIONS
 from spear_gym.snn.meanings import Buffer, Opaque, Series, Step, accumulate, is_zero, tensors_in
 from spear_gym.snn.operations import Expression, Input, Operation, Owned, function_name
 from spear_gym.snn.probing import Probe, UnfitError, close
+from spear_gym.snn.products import adds_up_products
 
 if TYPE_CHECKING:
     from spear_gym.snn.record import Recorder
@@ -25,15 +26,9 @@ ADDITIONS = frozenset({"add", "radd", "iadd"})
 CONCATS = frozenset({"cat", "concat", "concatenate"})
 SHUFFLES = frozenset({"permute", "transpose", "swapaxes", "swapdims", "movedim", "moveaxis", "T",
                       "mT", "t"})  # fmt: skip
+DROPOUTS = {"dropout": F.dropout, "dropout1d": F.dropout1d, "dropout2d": F.dropout2d}
 PRODUCTS = frozenset({"matmul", "rmatmul", "bmm", "mm"})
-SYNAPSES = frozenset(
-    {"linear", "bilinear", "einsum", "addmm", "baddbmm", "addbmm", "tensordot", "inner", "outer",
-     "kron", "mv", "addmv", "dot", "vdot", "chain_matmul", "multi_dot", "cdist", "embedding",
-     "embedding_bag", "multi_head_attention_forward", "scaled_dot_product_attention", "lstm", "gru",
-     "rnn_tanh", "rnn_relu", "lstm_cell", "gru_cell", "rnn_tanh_cell", "rnn_relu_cell", "fft",
-     "rfft", "ifft", "fft2", "rfft2", "stft"}
-)  # fmt: skip
-"""Functions that add up products, which nobody would count."""
+SCALINGS = frozenset({"mul", "rmul", "imul", "multiply"})
 
 
 @dataclass(frozen=True)
@@ -72,7 +67,7 @@ def interpret(recorder: Recorder, called: Called) -> bool:
         return _reshape(recorder, called)
     if name in POOL_FUNCTIONS:
         return _pool(recorder, called)
-    if name == "dropout":
+    if name in DROPOUTS:
         return _dropout(recorder, called)
     if name in CONCATS:
         return _concat(recorder, called)
@@ -83,8 +78,8 @@ def _alias(recorder: Recorder, called: Called) -> bool:
     meaning = recorder.meaning(called.args[0])
     if meaning is None or not isinstance(called.output, Tensor):
         return False
-    if not (called.args[0].is_floating_point() and called.output.is_floating_point()):
-        return False  # a number where there was a truth value
+    if called.args[0].dtype != called.output.dtype:
+        return False  # a number where there was a truth value, or fewer digits
     recorder.set(called.output, meaning)
     return True
 
@@ -165,8 +160,8 @@ def _dropout(recorder: Recorder, called: Called) -> bool:
     training = called.kwargs.get("training", called.args[2:3] != (False,))
     if not isinstance(step, Step | Series) or training:
         return False
-    function = partial(F.dropout, p=called.option("p", 1, 0.5))
-    name = recorder.function_name("dropout")
+    function = partial(DROPOUTS[called.name], p=called.option("p", 1, 0.5))
+    name = recorder.function_name(called.name)
     recorder.add_reader(called.args[0], called.output, Kind.DROPOUT, name, None, function)
     return True
 
@@ -245,8 +240,8 @@ def _record(recorder: Recorder, called: Called, known: list[Any]) -> None:
     if series:
         _record_series(recorder, called, read)
         return
-    _refuse_synapses(called, steps)
     inputs = [tensor for tensor, _ in read]
+    _refuse_synapses(recorder, called, expression_of(recorder, called, inputs, None), inputs)
     for pick, output in enumerate(_results(called.output)):
         several = not isinstance(called.output, Tensor)
         expression = expression_of(recorder, called, inputs, pick if several else None)
@@ -258,6 +253,8 @@ def _record_series(recorder: Recorder, called: Called, read: list[Any]) -> None:
     """An operation on a whole recording: on one that is folded, or the same at every step."""
     meanings = [recorder.term(tensor) for tensor, _ in read]
     first = meanings[0]
+    if any(isinstance(m, Series) and m.scale != 1.0 for m in meanings):
+        raise UnfitError("reads a recording that was scaled as a whole; scale every time step")
     if not all(isinstance(m, Series) for m in meanings) or not isinstance(called.output, Tensor):
         raise UnfitError("mixes values of one time step with a recording over time")
     assert isinstance(first, Series)
@@ -266,8 +263,8 @@ def _record_series(recorder: Recorder, called: Called, read: list[Any]) -> None:
         raise UnfitError("reads a sum over time, or recordings that differ in their time axes")
     inputs = [tensor for tensor, _ in read]
     steps = [Step(m.draft, m.port, None, m.moved) for m in meanings]  # type: ignore[union-attr]
-    _refuse_synapses(called, steps)
     expression = expression_of(recorder, called, inputs, None)
+    _refuse_synapses(recorder, called, expression, inputs)
     output = called.output
     if isinstance(first.axis, int):
         axis = first.axis
@@ -316,23 +313,33 @@ def settle(
     probe = Probe(called.name, expression, inputs, moved, owned, called.in_place)
     found = probe.settled()
     if called.name in PRODUCTS:
-        columns = expression.value(inputs, recorder.owned).shape[-1]
-        found = Operation(**{**vars(found), "columns": int(columns)})
+        made = expression.value(inputs, recorder.owned).numel()
+        columns = made * inputs[0].shape[-1] // inputs[0].numel()
+        found = replace(found, columns=columns)
     return found
 
 
-def _refuse_synapses(called: Called, steps: Sequence[Step]) -> None:
+def _refuse_synapses(
+    recorder: Recorder, called: Called, expression: Expression, inputs: Sequence[Tensor]
+) -> None:
     """Refuses what would add up products that nobody counts."""
-    name = called.name
-    if name.startswith("conv") or name in SYNAPSES:
+    if called.name in PRODUCTS:
+        if len(inputs) != 2:
+            raise UnfitError(
+                "multiplies by a matrix that is no layer, whose synapses would go uncounted; use "
+                "nn.Linear"
+            )
+        return
+    given = [value.clone() for value in inputs]
+    if adds_up_products(lambda: expression.value(given, recorder.owned)):
         raise UnfitError(
             "adds up products that are not counted as synaptic operations; those of Conv1d/2d and "
             "Linear modules are, and those of `a @ b` on two activations"
         )
-    if name in PRODUCTS and len(steps) != 2:
+    if called.name in SCALINGS and called.output.numel() > max(x.numel() for x in inputs):
         raise UnfitError(
-            "multiplies by a matrix that is no layer, whose synapses would go uncounted; use "
-            "nn.Linear"
+            "multiplies every value by several numbers, products that are not counted as synaptic "
+            "operations; use Conv1d/2d or Linear modules, or `a @ b` on two activations"
         )
 
 

@@ -12,6 +12,7 @@ over time comes by, so the recorded loop arrives already rolled up into one time
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
@@ -20,6 +21,7 @@ from typing import Any
 
 import snntorch as snn
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
@@ -77,6 +79,7 @@ class Recorder(TorchFunctionMode):
             them itself.
         owned: the network's parameters and buffers by path.
         inserted: tensors with a new axis of size 1, the axis, and what was given one.
+        uses: how often the network called a layer with weights.
         at_once: drafts that the network computes for all time steps at once -> where time is in
             what they give.
     """
@@ -102,6 +105,7 @@ class Recorder(TorchFunctionMode):
         self.inserted: dict[int, tuple[Tensor, int, Step]] = {}
         self.at_once: dict[int, Axis] = {}
         self._first_norms: dict[tuple[str, int], int] = {}
+        self.uses: Counter[int] = Counter()
         self._paths = self._own_tensors()
         self._keys: dict[tuple[Any, ...], int] = {}
         self._meanings: dict[int, tuple[Tensor, Meaning]] = {}
@@ -211,6 +215,7 @@ class Recorder(TorchFunctionMode):
             self.add_reader(source, output, Kind.DROPOUT, name, name, None)
         elif isinstance(module, nn.Linear):
             self._linear_call(name, source, output, meaning)
+            self._count_use(output)
         else:
             kind = Kind.NORM if isinstance(module, Norm) else Kind.CONV
             if isinstance(module, Conv):
@@ -220,6 +225,12 @@ class Recorder(TorchFunctionMode):
             if kind is Kind.NORM and self._norm_of_step(name, meaning, output):
                 return
             self.add_reader(source, output, kind, name, name, None)
+            self._count_use(output)
+
+    def _count_use(self, output: Tensor) -> None:
+        meaning = self.meaning(output)
+        assert isinstance(meaning, Step | Series)
+        self.uses[meaning.draft] += 1
 
     def _norm_of_step(self, name: str, meaning: Step | Series, output: Tensor) -> bool:
         """Whether a BatchNorm is that of a later time step, in a list with one for each."""
@@ -337,6 +348,8 @@ class Recorder(TorchFunctionMode):
         if name == "setitem":
             assign(self, args[0], args[1], args[2])
         elif known and name not in CONSTANTS and any(True for _ in tensors_in(output)):
+            if in_place:
+                self._spoil_views(args[0])
             if isinstance(output, Tensor) and not in_place and any(output is a for a in args):
                 output = output.view(output.shape)  # A tensor means one thing only.
             self._apply(Called(name, func, tuple(seen), kwargs, output, in_place))
@@ -363,6 +376,15 @@ class Recorder(TorchFunctionMode):
         if meaning is not None:
             self.set(copied, meaning)
         return copied
+
+    def _spoil_views(self, written: Tensor) -> None:
+        """Tensors that share the memory of one that is written over are not what they were."""
+        memory = written.untyped_storage().data_ptr()
+        for tensor, meaning in list(self._meanings.values()):
+            if tensor is not written and tensor.untyped_storage().data_ptr() == memory:
+                reason = f"an in-place operation on a part or a view of it{self.where()}"
+                if isinstance(meaning, Step | Series):
+                    self.set(tensor, Opaque(reason))
 
     def _apply(self, called: Called) -> None:
         if not (interpret_series(self, called) or interpret(self, called)):
@@ -423,6 +445,11 @@ class Recorder(TorchFunctionMode):
                     f"{reader} reads {_state(meaning.port)} as its input; only spikes and currents "
                     "may travel between layers"
                 )
+            if isinstance(meaning, Series) and meaning.scale != 1.0:
+                raise TraceError(
+                    f"{reader} reads a recording that was scaled as a whole; scale the values of "
+                    "every time step"
+                )
             return meaning
         if isinstance(meaning, Opaque):
             raise TraceError(f"{reader} reads the result of {meaning.reason}")
@@ -453,7 +480,9 @@ class Recorder(TorchFunctionMode):
         reader = f"'{name}'"
         meaning = self._read(source, reader)
         elementwise = kind is Kind.DROPOUT and (
-            module is None or isinstance(self.model.get_submodule(module), nn.Dropout)
+            getattr(function, "func", None) is F.dropout
+            if module is None
+            else isinstance(self.model.get_submodule(module), nn.Dropout)
         )
         if isinstance(meaning, Step):
             keeps = elementwise or kind is Kind.LINEAR

@@ -15,6 +15,7 @@ from torch import Tensor
 from spear_gym.snn.functions import CONCATS, RESHAPES, SHUFFLES, Called, expression_of, order_of
 from spear_gym.snn.graph import Axis, Kind
 from spear_gym.snn.meanings import Buffer, Opaque, Series, Step, series_of, time_index
+from spear_gym.snn.probing import close
 
 if TYPE_CHECKING:
     from spear_gym.snn.record import Recorder
@@ -54,7 +55,7 @@ def interpret_series(recorder: Recorder, called: Called) -> bool:
 
 def _index(recorder: Recorder, called: Called, series: Series) -> bool:
     source, axis = called.args[0], series.axis
-    if called.name == "unbind":
+    if called.name == "unbind" and series.scale == 1.0:
         if called.option("dim", 1, 0) % source.dim() != axis:
             return False
         for step, tensor in enumerate(called.output):
@@ -254,6 +255,9 @@ def _after(recorder: Recorder, called: Called, series: Series) -> bool:
     if series.axis is not None:
         return False
     expression = expression_of(recorder, called, [called.args[0]], None)
+    alone = expression.value([called.args[0][:1]], recorder.owned)
+    if not close(alone, called.output[:1]):  # softmax over the samples
+        return False
     recorder.set(called.output, replace(series, after=(*series.after, expression)))
     return True
 

@@ -182,6 +182,7 @@ def _record_as(
     drafts = _settled(recorder.drafts, num_steps)
     nodes, spaces = assign_channels(drafts, model, found.draft, recorder.at_once)
     _check_sharing(nodes, model)
+    _check_uses(recorder, nodes, num_steps)
     decision = decision_of(rule, wanted.readout, nodes[node].shape[0], wanted.num_classes)
     graph = SpikingGraph(
         model,
@@ -258,6 +259,19 @@ def _check_operations(nodes: tuple[Node, ...], modules: set[str]) -> None:
                     f"'{other.name}' and '{node.name}' share '{path}', a value for each of their "
                     "channels, which are not the same; give each its own"
                 )
+
+
+def _check_uses(recorder: Recorder, nodes: tuple[Node, ...], num_steps: int) -> None:
+    """Every layer with weights is computed once in a time step, or its SynOps would be more."""
+    for index, times in recorder.uses.items():
+        node = nodes[index]
+        once = node.at_once is not None or times == 1
+        if times > 1 if node.at_once is not None else not once and times != num_steps:
+            raise TraceError(
+                f"layer '{node.name}' is called {times} times on the same input within "
+                f"{num_steps} time step{'s' if num_steps > 1 else ''}; call it once in a step and "
+                "use the result again"
+            )
 
 
 def private_copy(model: nn.Module) -> nn.Module:

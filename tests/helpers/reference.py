@@ -12,13 +12,14 @@ import numpy as np
 import snntorch as snn
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from spear_gym.pruning.criteria import rank_channels
 from spear_gym.pruning.plan import Plan, PlanSpace
 from spear_gym.pruning.surgery import prune_network
 from spear_gym.simulation.simulate import Simulator
 from spear_gym.simulation.walk import Walk
-from spear_gym.snn.graph import Kind, Node, SpikingGraph
+from spear_gym.snn.graph import Axis, Kind, Node, SpikingGraph
 
 
 @dataclass
@@ -88,6 +89,84 @@ def run_plain(model: nn.Module, calls: Iterable[Tensor]) -> PlainRun:
     stacked = {name: torch.stack(values) for name, values in inputs.items()}
     fired = {name: torch.stack(values) for name, values in spikes.items()}
     return PlainRun(stacked, shapes, fired, outputs)
+
+
+def own_calls(graph: SpikingGraph, inputs: Tensor, steps: int) -> list[Tensor]:
+    """What a network's own forward is given, call after call, from ``(batch, [time,] ...)``."""
+    if graph.idiom == "step":
+        return frames_of(inputs, steps, graph.varying)
+    return [inputs.transpose(0, 1) if graph.varying and not graph.batch_first else inputs]
+
+
+def run_own(graph: SpikingGraph, model: nn.Module, inputs: Tensor, steps: int) -> PlainRun:
+    """Runs a (pruned) network's own forward; every tensor ``(time, batch, channels, ...)``."""
+    plain = run_plain(model, own_calls(graph, inputs, steps))
+    for node in graph.nodes:
+        name = str(node.module)
+        if name in plain.inputs:
+            value = in_steps(plain.inputs[name], node.at_once, steps)
+            plain.inputs[name] = value.movedim(-1, 2) if node.moved else value
+        elif name in plain.spikes and node.moved:
+            plain.spikes[name] = plain.spikes[name].movedim(-1, 2)
+    return plain
+
+
+def in_steps(called: Tensor, at_once: Axis, steps: int) -> Tensor:
+    """What a layer saw in its calls, as ``(time, batch, ...)``.
+
+    Args:
+        called: ``(calls, ...)``.
+        at_once: where time is in a single call for all time steps.
+        steps: time steps T.
+    """
+    if at_once is None:  # what is the same at every step may be computed once
+        return called.expand(steps, *called.shape[1:]) if len(called) == 1 else called
+    (value,) = called
+    if isinstance(at_once, int):
+        return value.movedim(at_once, 0)
+    if at_once == "time-batch":
+        return value.unflatten(0, (steps, -1))
+    return value.unflatten(0, (-1, steps)).transpose(0, 1)
+
+
+def own_readout(graph: SpikingGraph, model: nn.Module, inputs: Tensor, steps: int) -> Tensor:
+    """The readout by the network's own forward, ``(batch, classes)``, differentiable."""
+    node = graph.nodes[graph.output]
+    seen: list[Tensor] = []
+
+    def keep(module: nn.Module, _: Any, output: Any) -> None:
+        seen.append(module.mem if graph.readout == "membrane" else first(output))
+
+    hook = model.get_submodule(str(node.module)).register_forward_hook(keep)
+    reset_own(model)
+    try:
+        for x in own_calls(graph, inputs, steps):
+            model(x.clone())
+    finally:
+        hook.remove()
+        reset_own(model)
+    values = in_steps(torch.stack(seen), node.at_once, steps)
+    return values.sum(0) if graph.readout == "spikes" else values.mean(0)
+
+
+class Products(TorchFunctionMode):
+    """Counts what products of two activations do, spike by spike.
+
+    Attributes:
+        count: synaptic operations of all calls, samples and time steps.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if getattr(func, "__name__", "") in ("matmul", "__matmul__", "bmm"):
+            left, right = args
+            batch = torch.broadcast_shapes(left.shape[:-2], right.shape[:-2])
+            shown = left.expand(*batch, *left.shape[-2:])
+            self.count += int((shown != 0).sum()) * right.shape[-1]
+        return func(*args, **(kwargs or {}))
 
 
 def in_float64(model: nn.Module) -> nn.Module:
