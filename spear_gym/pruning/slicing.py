@@ -44,8 +44,8 @@ def sliced_tensors(graph: SpikingGraph, node: Node, kept: Kept) -> dict[str, Ten
         kept: kept channels by space.
 
     Returns:
-        Tensor name within the module (for an operation its path) -> sliced tensor (the original
-        where nothing is cut).
+        Tensor name within the module, a path where it is an inner module's (for an operation its
+        path) -> sliced tensor (the original where nothing is cut).
     """
     if node.operation is not None:
         outputs = kept_features(node.channels, kept)
@@ -73,7 +73,7 @@ def sliced_tensors(graph: SpikingGraph, node: Node, kept: Kept) -> dict[str, Ten
         neuron = graph.neuron(node)
         own = own_tensors(neuron, module)
         dims = len(node.shape)
-        return {k: _take(v, neuron.axis(k, v, dims), cut.outputs) for k, v in own.items()}
+        return {k: _cut(v, neuron.axes(k, v, dims), cut.outputs) for k, v in own.items()}
     return {}
 
 
@@ -84,6 +84,12 @@ def _connection(
     if bias is not None:
         sliced["bias"] = _take(bias, 0, outputs)
     return sliced
+
+
+def _cut(tensor: Tensor, along: tuple[int, ...], index: Tensor | None) -> Tensor:
+    for axis in along:
+        tensor = _take(tensor, axis, index)
+    return tensor
 
 
 def _take(tensor: Tensor, axis: int | None, index: Tensor | None) -> Tensor:

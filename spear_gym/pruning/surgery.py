@@ -42,7 +42,10 @@ def prune_network(
             continue
         tensors = dict(sliced_tensors(graph, node, kept))
         tensors.update((updates or {}).get(node.name, {}))
-        _install(model.get_submodule(node.module), node.kind, tensors)
+        module = model.get_submodule(node.module)
+        _install(module, node.kind, tensors)
+        if node.neuron is not None:
+            node.neuron.resize(module)
     reset_neurons(model)
     return model
 
@@ -76,13 +79,9 @@ def grafted_network(graph: SpikingGraph, plan: Plan, model: nn.Module) -> nn.Mod
 
 
 def _install(module: nn.Module, kind: Kind, tensors: dict[str, Tensor]) -> None:
-    for name, tensor in tensors.items():
-        value = tensor.detach().clone()
-        if name in module._parameters:
-            trainable = module._parameters[name].requires_grad  # type: ignore[union-attr]
-            module._parameters[name] = nn.Parameter(value, requires_grad=trainable)
-        else:
-            module._buffers[name] = value
+    for path, tensor in tensors.items():
+        inner, _, name = path.rpartition(".")
+        _put(module.get_submodule(inner), name, tensor.detach().clone())
     if kind is Kind.CONV:
         assert isinstance(module, nn.Conv1d | nn.Conv2d)
         outputs, inputs = tensors["weight"].shape[:2]
@@ -95,6 +94,16 @@ def _install(module: nn.Module, kind: Kind, tensors: dict[str, Tensor]) -> None:
     elif kind is Kind.NORM:
         assert isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d)
         module.num_features = len(tensors["running_mean"])
+
+
+def _put(module: nn.Module, name: str, value: Tensor) -> None:
+    if name in module._parameters:
+        trainable = module._parameters[name].requires_grad  # type: ignore[union-attr]
+        module._parameters[name] = nn.Parameter(value, requires_grad=trainable)
+    elif name in module._buffers:
+        module._buffers[name] = value
+    else:
+        setattr(module, name, value)
 
 
 def check_surgery(graph: SpikingGraph, inputs: Tensor) -> None:

@@ -18,7 +18,7 @@ from spear_gym.simulation.structure import (
     reads_of_connections,
     refitted,
 )
-from spear_gym.simulation.synops import fanout_map
+from spear_gym.simulation.synops import fanout_map, recurrent_fanout
 from spear_gym.snn.graph import Node, SpikingGraph
 from spear_gym.snn.neurons import Tensors
 
@@ -49,7 +49,7 @@ class Prepared:
         statistics: how often a layer was computed in which way; names every fallback.
         inputs: what is run, ``(time, batch, ...)``, calibration samples before scored ones.
         calibrating: how many calibration samples.
-        fanouts: of every connection, by node.
+        fanouts: of every connection and of every layer's recurrent synapses, by node.
         blocks: what is run in pieces, by the node of the connection.
         binary: nodes whose values are 0 or 1 and are kept as bytes.
         last_use: node -> the last node that reads it.
@@ -93,6 +93,12 @@ class Prepared:
             node.index: fanout_map(graph.module(node), graph.nodes[node.inputs[0]].shape[1:])
             for node in graph.connections
         }
+        for node in graph.neurons:
+            wiring = graph.neuron(node).wiring
+            if wiring is not None:
+                self.fanouts[node.index] = recurrent_fanout(
+                    wiring, graph.module(node), node.shape[1:]
+                )
         self.blocks = blocks(graph)
         self.binary = binary_nodes(graph)
         self.last_use = last_uses(graph)

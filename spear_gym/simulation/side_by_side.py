@@ -65,6 +65,12 @@ def beside(tensors: Sequence[Tensor], axis: int) -> Tensor:
     return out
 
 
+def can_stand_side_by_side(block: Block) -> bool:
+    """Whether no channel of the block's neurons acts on another, which may be another plan's."""
+    neuron = block.neuron.neuron
+    return neuron is not None and neuron.wiring in (None, "one-to-one")
+
+
 class SideBySide:
     """A block of several runs as one operation: what a run does for itself.
 
@@ -131,10 +137,8 @@ class SideBySide:
         neuron, module = self.graph.neuron(node), self.graph.module(node)
         stacked: dict[str, Tensor] = {}
         for name, whole in own_tensors(neuron, module).items():
-            axis = neuron.axis(name, whole, len(node.shape))
-            if axis is None:
-                stacked[name] = whole  # one for all channels, so for all plans
-            else:
+            stacked[name] = whole  # one for all channels, so for all plans
+            for axis in neuron.axes(name, whole, len(node.shape)):
                 each = beside([sliced[name] for sliced in tensors], axis)
                 stacked[name] = each.flatten(axis, axis + 1)
         return stacked

@@ -27,7 +27,7 @@ from spear_gym.simulation.prepared import (
 )
 from spear_gym.simulation.refit import RefitTargets
 from spear_gym.simulation.run import Run
-from spear_gym.simulation.side_by_side import SideBySide
+from spear_gym.simulation.side_by_side import SideBySide, can_stand_side_by_side
 from spear_gym.simulation.walk import Walk
 from spear_gym.snn.graph import SpikingGraph
 
@@ -131,7 +131,7 @@ class Simulator:
         with device.exact_products(self.prepared.inputs.device):
             for node in self.graph.nodes[start:end]:
                 block = self.prepared.blocks.get(node.index)
-                if block is not None:
+                if block is not None and can_stand_side_by_side(block):
                     SideBySide(block, runs).run()
                     continue
                 for run in runs:

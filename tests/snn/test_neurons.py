@@ -22,6 +22,7 @@ from spear_gym.snn.neurons.base import RESETS, Model, Neuron, Reset
 from spear_gym.snn.neurons.general import General
 from spear_gym.snn.neurons.identify import Answer
 from spear_gym.snn.neurons.leaky import Leaky
+from spear_gym.snn.neurons.recurrent import Recurrent
 from spear_gym.snn.trace import trace
 
 
@@ -96,9 +97,11 @@ def test_all_settings_of_a_model_are_told_apart(
     options: dict[str, Any] = {"reset_mechanism": reset}
     if model.has_delay:
         options["reset_delay"] = delay
-    decays = {"alpha": 0.9} if "alpha" in model.own else {}
-    answer = Answer(model.module(**decays, beta=0.5, **options), model)
-    others = {model(r, d) for m, r, d in SETTINGS if m is model}
+    if issubclass(model, Recurrent):
+        options["linear_features"] = 6
+    neuron = model.module(**{"alpha": 0.9} if "alpha" in model.own else {}, beta=0.5, **options)
+    answer = Answer(neuron, model.of(neuron, reset, delay))
+    others = {model.of(neuron, r, d) for m, r, d in SETTINGS if m is model}
     same = {other for other in others if answer.is_done_by(other)}
     # Without a reset it is all the same when it takes place.
     assert same == {
