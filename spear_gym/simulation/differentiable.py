@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from typing import Literal
+from typing import Literal, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -13,12 +13,22 @@ from torch import Tensor, nn
 from spear_gym.simulation.gradients import StepNorm
 from spear_gym.simulation.layers import combine, connect, fold, normalise, unfold
 from spear_gym.snn.graph import CONNECTIONS, Kind, Node, SpikingGraph, owned_tensors
-from spear_gym.snn.neurons import over_time, own_tensors
+from spear_gym.snn.neurons import Tensors, over_time, own_tensors
 
 BnTime = Literal["step", "pooled"]
 
 Reading = Callable[[Node, Tensor], Tensor]
 """Called with a connection or a neuron layer and what it reads; it reads the answer instead."""
+
+
+class Recurring(Protocol):
+    """Watches or changes what recurrent neuron layers do."""
+
+    def tensors(self, node: Node, tensors: Tensors) -> Tensors:
+        """The tensors that the layer is run with, given its own."""
+
+    def fired(self, node: Node, spikes: Tensor) -> None:
+        """Its spikes, ``(num_steps, batch, channels, ...)``."""
 
 
 def forward(
@@ -29,6 +39,7 @@ def forward(
     training: bool,
     bn_time: BnTime = "step",
     reading: Reading | None = None,
+    recurring: Recurring | None = None,
 ) -> Tensor:
     """The readout of a batch, differentiable in the parameters of ``graph.model``.
 
@@ -42,6 +53,7 @@ def forward(
             ``"pooled"`` all of them together.
         reading: watches or changes what connections and neurons read,
             ``(time, batch, channels, ...)``, a time axis of 1 for a static value.
+        recurring: watches or changes recurrent neuron layers.
 
     Returns:
         ``(batch, classes)``: mean current, spike count or mean membrane (``graph.readout``).
@@ -62,7 +74,7 @@ def forward(
             time: BnTime = bn_time if node.at_once is None else "pooled"
             value = _norm(graph.module(node), sources[0], num_steps, training, time)
         elif node.kind is Kind.NEURON:
-            value = _fire(graph, node, sources[0], num_steps)
+            value = _fire(graph, node, sources[0], num_steps, recurring)
         elif node.kind is Kind.DROPOUT and training:
             value = _drop(graph, node, sources[0].expand(num_steps, *sources[0].shape[1:]))
         elif node.operation is not None:
@@ -74,7 +86,13 @@ def forward(
     return output.sum(0) if graph.readout == "spikes" else output.mean(0)
 
 
-def _fire(graph: SpikingGraph, node: Node, current: Tensor, num_steps: int) -> Tensor:
+def _fire(
+    graph: SpikingGraph,
+    node: Node,
+    current: Tensor,
+    num_steps: int,
+    recurring: Recurring | None,
+) -> Tensor:
     """A layer of neurons over time, with its surrogate gradient.
 
     Args:
@@ -82,6 +100,7 @@ def _fire(graph: SpikingGraph, node: Node, current: Tensor, num_steps: int) -> T
         node: the layer.
         current: ``(time, batch, ...)``, a time axis of 1 for a static input.
         num_steps: time steps T.
+        recurring: see :func:`forward`.
 
     Returns:
         What is read of it, spikes or membrane potentials, ``(num_steps, batch, ...)``.
@@ -90,8 +109,13 @@ def _fire(graph: SpikingGraph, node: Node, current: Tensor, num_steps: int) -> T
     membrane = graph.reads_membrane(node)
     if not membrane and neuron.training_fallback(module) is None:
         return neuron.scan(module, current, num_steps)
-    tensors = own_tensors(neuron, module)
-    steps = over_time(neuron, module, tensors, current, num_steps, training=True)
+    tensors: Tensors = own_tensors(neuron, module)
+    watched = recurring if neuron.wiring is not None else None
+    if watched is not None:
+        tensors = watched.tensors(node, tensors)
+    steps = list(over_time(neuron, module, tensors, current, num_steps, training=True))
+    if watched is not None:
+        watched.fired(node, torch.stack([spikes for spikes, _ in steps]))
     return torch.stack([mem if membrane else spikes for spikes, mem in steps])
 
 

@@ -14,11 +14,11 @@ from spear_gym.simulation.refit import RefitTargets, ridge
 from spear_gym.simulation.structure import (
     binary_nodes,
     blocks,
+    fanouts,
     last_uses,
     reads_of_connections,
     refitted,
 )
-from spear_gym.simulation.synops import fanout_map, recurrent_fanout
 from spear_gym.snn.graph import Node, SpikingGraph
 from spear_gym.snn.neurons import Tensors
 
@@ -89,16 +89,7 @@ class Prepared:
         self.calibrating = 0 if scoring == "plain" or calibration is None else len(calibration)
         both = inputs if self.calibrating == 0 else torch.cat([calibration, inputs])  # type: ignore[list-item]
         self.inputs = (both.transpose(0, 1) if graph.varying else both[None]).contiguous()
-        self.fanouts = {
-            node.index: fanout_map(graph.module(node), graph.nodes[node.inputs[0]].shape[1:])
-            for node in graph.connections
-        }
-        for node in graph.neurons:
-            wiring = graph.neuron(node).wiring
-            if wiring is not None:
-                self.fanouts[node.index] = recurrent_fanout(
-                    wiring, graph.module(node), node.shape[1:]
-                )
+        self.fanouts = fanouts(graph)
         self.blocks = blocks(graph)
         self.binary = binary_nodes(graph)
         self.last_use = last_uses(graph)

@@ -147,14 +147,14 @@ def wiring_problem(neuron: snn.SpikingNeuron) -> str | None:
 
 
 def _layer_problem(layer: Any) -> str | None:
-    hooks = (layer._forward_hooks, layer._forward_pre_hooks, layer._backward_hooks)
-    if any(hooks) or layer._backward_pre_hooks or "forward" in vars(layer):
-        return "has a recurrent layer with a hook, or with a forward set on it; remove it"
     if "weight" not in layer._parameters:
         return (
             "has a recurrent layer that computes its weight before every call (weight_norm, "
             "torch.nn.utils.prune); make it permanent first"
         )
+    hooks = (layer._forward_hooks, layer._forward_pre_hooks, layer._backward_hooks)
+    if any(hooks) or layer._backward_pre_hooks or "forward" in vars(layer):
+        return "has a recurrent layer with a hook, or with a forward set on it; remove it"
     if layer.weight.shape[0] != layer.weight.shape[1] or getattr(layer, "groups", 1) != 1:
         return "has a recurrent layer that is not from all channels to all; groups must be 1"
     if isinstance(layer, nn.Conv2d) and not _keeps_size(layer):
