@@ -270,7 +270,7 @@ REFUSALS: dict[str, tuple[Callable[[], nn.Module], str]] = {
         r"neuron '3' \(LeakyParallel\) .*all time steps in one call.*decay as a recurrent network",
     ),
     "AssociativeLeaky": (
-        lambda: sequence(snn.AssociativeLeaky(4, 4, 4)),
+        lambda: sequence(snn.AssociativeLeaky(216, 4, 4, 16)),
         r"neuron '3' \(AssociativeLeaky\) .*all time steps in one call.*a matrix as its state",
     ),
     "membrane into a layer": (
