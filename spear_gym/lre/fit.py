@@ -21,6 +21,7 @@ from spear_gym.lre import (
 from spear_gym.lre.conformal import NO_BOUND, widened
 from spear_gym.lre.families import FAMILIES, check_family
 from spear_gym.lre.sampling import spanning_plans, spread_plans
+from spear_gym.snn.graph import counted_synapses
 from spear_gym.training import Recipe, TrainingDiverged
 from spear_gym.workers.tasks import run_tasks
 
@@ -158,7 +159,7 @@ def fit_lre(
     """
     stopping = stopping or Stopping()
     check_family(estimator)
-    fewest = FAMILIES[estimator].fewest(len(evaluator.graph.connections))
+    fewest = FAMILIES[estimator].fewest(len(counted_synapses(evaluator.graph)))
     if stopping.cap < fewest:
         raise LREError(
             f"samples is {stopping.cap}; the estimator '{estimator}' needs at least {fewest} on "

@@ -8,7 +8,7 @@ from itertools import pairwise
 import numpy as np
 
 from spear_gym.evaluation import Counts, PlanEvaluator
-from spear_gym.snn.graph import kept_features
+from spear_gym.snn.graph import counted_synapses, kept_features
 
 TRIES = 400
 
@@ -18,11 +18,11 @@ def expected_fraction(evaluator: PlanEvaluator, counts: Counts) -> float:
     graph, space = evaluator.graph, evaluator.space
     kept = {group.space: space.kept(i, counts[i]) for i, group in enumerate(space.groups)}
     unpruned, total = evaluator.reference.layer_synops, 0.0
-    for node in graph.connections:
-        share = unpruned[node.name]
-        for axis in (node, graph.nodes[node.inputs[0]]):
-            index = kept_features(axis.channels, kept)
-            share *= 1.0 if index is None else len(index) / axis.shape[0]
+    for synapses in counted_synapses(graph):
+        share = unpruned[synapses.name]
+        for node in (synapses.gives, synapses.reads):
+            index = None if node is None else kept_features(node.channels, kept)
+            share *= 1.0 if node is None or index is None else len(index) / node.shape[0]
         total += share
     return total / evaluator.reference.synops
 

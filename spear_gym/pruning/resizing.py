@@ -75,9 +75,11 @@ def _resize(module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
 
 
 def replace_tensor(module: nn.Module, name: str, value: Tensor) -> None:
-    """Puts a tensor in the place of a parameter, trainable as before, or of a buffer."""
+    """Puts a tensor in the place of a parameter, trainable as before, a buffer or an attribute."""
     parameter = module._parameters.get(name)
     if parameter is not None:
         module._parameters[name] = nn.Parameter(value, requires_grad=parameter.requires_grad)
-    else:
+    elif name in module._buffers:
         module._buffers[name] = value
+    else:
+        setattr(module, name, value)

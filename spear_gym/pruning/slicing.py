@@ -45,8 +45,9 @@ def sliced_tensors(graph: SpikingGraph, node: Node, kept: Kept) -> dict[str, Ten
         kept: kept channels by space.
 
     Returns:
-        Tensor name within the module (for an operation its path) -> sliced tensor (the original
-        where nothing is cut). Those of a BatchNorm with one module a time step are stacked.
+        Tensor name within the module, a path where it is an inner module's (for an operation its
+        path) -> sliced tensor (the original where nothing is cut). Those of a BatchNorm with one
+        module a time step are stacked.
     """
     if node.operation is not None:
         outputs = kept_features(node.channels, kept)
@@ -71,7 +72,7 @@ def sliced_tensors(graph: SpikingGraph, node: Node, kept: Kept) -> dict[str, Ten
         neuron = graph.neuron(node)
         own = own_tensors(neuron, module)
         dims = len(node.shape)
-        return {k: _take(v, neuron.axis(k, v, dims), cut.outputs) for k, v in own.items()}
+        return {k: _cut(v, neuron.axes(k, v, dims), cut.outputs) for k, v in own.items()}
     return {}
 
 
@@ -109,6 +110,12 @@ def _grouped(module: nn.Conv1d | nn.Conv2d, cut: Axes) -> dict[str, Tensor]:
     of_row = inputs.repeat_interleave(len(weight) // module.groups, dim=0)
     rows = torch.arange(len(weight), device=weight.device)[:, None]
     return {**sliced, "weight": weight[rows, of_row]}
+
+
+def _cut(tensor: Tensor, along: tuple[int, ...], index: Tensor | None) -> Tensor:
+    for axis in along:
+        tensor = _take(tensor, axis, index)
+    return tensor
 
 
 def _take(tensor: Tensor, axis: int | None, index: Tensor | None) -> Tensor:

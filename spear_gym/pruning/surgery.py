@@ -57,6 +57,8 @@ def prune_network(
             _install(model.get_submodule(path), node.kind, of_step)
         if not node.of_steps:
             _install(module, node.kind, tensors)
+        if node.neuron is not None:
+            node.neuron.resize(module)
     reset_neurons(model)
     mark_origin(model, graph, plan)
     return model
@@ -91,8 +93,9 @@ def grafted_network(graph: SpikingGraph, plan: Plan, model: nn.Module) -> nn.Mod
 
 
 def _install(module: nn.Module, kind: Kind, tensors: dict[str, Tensor]) -> None:
-    for name, tensor in tensors.items():
-        replace_tensor(module, name, tensor.detach().clone())
+    for path, tensor in tensors.items():
+        inner, _, name = path.rpartition(".")
+        replace_tensor(module.get_submodule(inner), name, tensor.detach().clone())
     if kind is Kind.CONV:
         assert isinstance(module, nn.Conv1d | nn.Conv2d)
         outputs, inputs = tensors["weight"].shape[:2]

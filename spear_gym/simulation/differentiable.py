@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from typing import Literal
+from typing import Literal, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -12,13 +12,23 @@ from torch import Tensor, nn
 from spear_gym.simulation.gradients import StepNorm
 from spear_gym.simulation.layers import combine, connect, fold, normalise, unfold
 from spear_gym.snn.graph import CONNECTIONS, Kind, Node, SpikingGraph, owned_tensors
-from spear_gym.snn.neurons import over_time, own_tensors
+from spear_gym.snn.neurons import Tensors, over_time, own_tensors
 
 BnTime = Literal["step", "pooled"]
 
 Reading = Callable[[Node, Tensor], Tensor]
 """Called with a connection, a neuron layer or a product of two activations, and what it reads
 (first); it reads the answer instead."""
+
+
+class Recurring(Protocol):
+    """Watches or changes what recurrent neuron layers do."""
+
+    def tensors(self, node: Node, tensors: Tensors) -> Tensors:
+        """The tensors that the layer is run with, given its own."""
+
+    def fired(self, node: Node, spikes: Tensor) -> None:
+        """Its spikes, ``(num_steps, batch, channels, ...)``."""
 
 
 def forward(
@@ -46,6 +56,7 @@ def outputs_over_time(
     training: bool,
     bn_time: BnTime = "step",
     reading: Reading | None = None,
+    recurring: Recurring | None = None,
 ) -> Tensor:
     """What the output layer does, differentiable in the parameters of ``graph.model``.
 
@@ -59,6 +70,7 @@ def outputs_over_time(
             ``"pooled"`` all of them together.
         reading: watches or changes what connections and neurons read,
             ``(time, batch, channels, ...)``, a time axis of 1 for a static value.
+        recurring: watches or changes recurrent neuron layers.
 
     Returns:
         ``(time, batch, outputs)``: currents, spikes or membrane potentials (``graph.readout``).
@@ -79,7 +91,7 @@ def outputs_over_time(
             time: BnTime = bn_time if node.at_once is None else "pooled"
             value = _norms(graph, node, sources[0], num_steps, training, time)
         elif node.kind is Kind.NEURON:
-            value = _fire(graph, node, sources[0], num_steps)
+            value = _fire(graph, node, sources[0], num_steps, recurring)
         elif node.kind is Kind.DROPOUT and training:
             value = _drop(graph, node, sources[0].expand(num_steps, *sources[0].shape[1:]))
         elif node.operation is not None:
@@ -96,7 +108,13 @@ def _is_read(node: Node) -> bool:
     return node.kind in CONNECTIONS or node.kind is Kind.NEURON or product
 
 
-def _fire(graph: SpikingGraph, node: Node, current: Tensor, num_steps: int) -> Tensor:
+def _fire(
+    graph: SpikingGraph,
+    node: Node,
+    current: Tensor,
+    num_steps: int,
+    recurring: Recurring | None,
+) -> Tensor:
     """A layer of neurons over time, with its surrogate gradient.
 
     Args:
@@ -104,6 +122,7 @@ def _fire(graph: SpikingGraph, node: Node, current: Tensor, num_steps: int) -> T
         node: the layer.
         current: ``(time, batch, ...)``, a time axis of 1 for a static input.
         num_steps: time steps T.
+        recurring: see :func:`forward`.
 
     Returns:
         What is read of it, spikes or membrane potentials, ``(num_steps, batch, ...)``.
@@ -112,8 +131,13 @@ def _fire(graph: SpikingGraph, node: Node, current: Tensor, num_steps: int) -> T
     membrane = graph.reads_membrane(node)
     if not membrane and neuron.training_fallback(module) is None:
         return neuron.scan(module, current, num_steps)
-    tensors = own_tensors(neuron, module)
-    steps = over_time(neuron, module, tensors, current, num_steps, training=True)
+    tensors: Tensors = own_tensors(neuron, module)
+    watched = recurring if neuron.wiring is not None else None
+    if watched is not None:
+        tensors = watched.tensors(node, tensors)
+    steps = list(over_time(neuron, module, tensors, current, num_steps, training=True))
+    if watched is not None:
+        watched.fired(node, torch.stack([spikes for spikes, _ in steps]))
     return torch.stack([mem if membrane else spikes for spikes, mem in steps])
 
 

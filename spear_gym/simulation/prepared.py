@@ -14,11 +14,11 @@ from spear_gym.simulation.refit import RefitTargets, ridge
 from spear_gym.simulation.structure import (
     binary_nodes,
     blocks,
+    fanouts,
     last_uses,
     reads_of_connections,
     refitted,
 )
-from spear_gym.simulation.synops import fanout_map
 from spear_gym.snn.graph import Node, SpikingGraph
 from spear_gym.snn.neurons import Tensors
 
@@ -49,7 +49,7 @@ class Prepared:
         statistics: how often a layer was computed in which way; names every fallback.
         inputs: what is run, ``(time, batch, ...)``, calibration samples before scored ones.
         calibrating: how many calibration samples.
-        fanouts: of every connection, by node.
+        fanouts: of every connection and of every layer's recurrent synapses, by node.
         blocks: what is run in pieces, by the node of the connection.
         binary: nodes whose values are 0 or 1 and are kept as bytes.
         last_use: node -> the last node that reads it.
@@ -89,10 +89,7 @@ class Prepared:
         self.calibrating = 0 if scoring == "plain" or calibration is None else len(calibration)
         both = inputs if self.calibrating == 0 else torch.cat([calibration, inputs])  # type: ignore[list-item]
         self.inputs = (both.transpose(0, 1) if graph.varying else both[None]).contiguous()
-        self.fanouts = {
-            node.index: fanout_map(graph.module(node), graph.nodes[node.inputs[0]].shape[1:])
-            for node in graph.connections
-        }
+        self.fanouts = fanouts(graph)
         self.blocks = blocks(graph)
         self.binary = binary_nodes(graph)
         self.last_use = last_uses(graph)

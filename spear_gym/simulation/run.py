@@ -21,9 +21,15 @@ from spear_gym.simulation.layers import (
 from spear_gym.simulation.neurons import NeuronLayer
 from spear_gym.simulation.prepared import Prepared
 from spear_gym.simulation.structure import Block
-from spear_gym.simulation.synops import Activity, activity, count_layer, count_product
+from spear_gym.simulation.synops import (
+    Activity,
+    activity,
+    count_layer,
+    count_product,
+    count_recurrence,
+)
 from spear_gym.simulation.walk import NeuronCount, Walk
-from spear_gym.snn.graph import CONNECTIONS, Kind, Node
+from spear_gym.snn.graph import CONNECTIONS, Kind, Node, recurrence_name
 from spear_gym.snn.neurons import Tensors
 from spear_gym.snn.operations import Operation
 
@@ -205,6 +211,11 @@ class Run:
             active = activity(scored)
         fired = int((scored != 0).sum()) if active is None else int(active.per_position.sum())
         self.neurons[node.name] = NeuronCount(fired, scored.numel())
+        wiring = self.graph.neuron(node).wiring
+        if wiring is not None:
+            fanout = self.prepared.fanouts[node.index]
+            self.layers[recurrence_name(node)] = count_recurrence(scored, wiring, fanout)
+            self.widths[recurrence_name(node)] = scored.shape[2]
         return value, active
 
     def _operate(self, node: Node, operation: Operation, sources: list[Tensor]) -> Tensor:
@@ -254,10 +265,9 @@ class Run:
         return tensors
 
     def _is_parameter(self, node: Node, name: str) -> bool:
-        if node.operation is None:
-            return name in self.graph.module(node)._parameters
+        whole = self.graph.model if node.operation is not None else self.graph.module(node)
         module, _, own = name.rpartition(".")
-        return own in self.graph.model.get_submodule(module)._parameters
+        return own in whole.get_submodule(module)._parameters
 
 
 def run_in_pieces(

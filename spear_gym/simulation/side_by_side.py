@@ -22,7 +22,7 @@ from spear_gym.simulation.layers import (
 )
 from spear_gym.simulation.run import Run, run_in_pieces
 from spear_gym.simulation.structure import Block
-from spear_gym.snn.graph import Kind, Node
+from spear_gym.snn.graph import Kind, Node, SpikingGraph
 from spear_gym.snn.neurons import Tensors, own_tensors
 
 
@@ -65,14 +65,16 @@ def beside(tensors: Sequence[Tensor], axis: int) -> Tensor:
     return out
 
 
-def fits_side_by_side(module: nn.Module) -> bool:
-    """Whether plans' channels can be filled up at the end: not within the groups of a convolution.
+def fits_side_by_side(graph: SpikingGraph, block: Block) -> bool:
+    """Whether no channel of a block acts on another, which may be another plan's.
 
-    A depthwise convolution has one channel in each.
+    Plans' channels are filled up at the end, which the groups of a convolution do not allow; a
+    depthwise one has one channel in each.
     """
-    if not isinstance(module, nn.Conv1d | nn.Conv2d):
-        return True
-    return module.groups in (1, module.in_channels)
+    module, neuron = graph.module(block.connection), block.neuron.neuron
+    if isinstance(module, nn.Conv1d | nn.Conv2d) and module.groups not in (1, module.in_channels):
+        return False
+    return neuron is not None and neuron.wiring in (None, "one-to-one")
 
 
 class SideBySide:
@@ -141,10 +143,8 @@ class SideBySide:
         neuron, module = self.graph.neuron(node), self.graph.module(node)
         stacked: dict[str, Tensor] = {}
         for name, whole in own_tensors(neuron, module).items():
-            axis = neuron.axis(name, whole, len(node.shape))
-            if axis is None:
-                stacked[name] = whole  # one for all channels, so for all plans
-            else:
+            stacked[name] = whole  # one for all channels, so for all plans
+            for axis in neuron.axes(name, whole, len(node.shape)):
                 each = beside([sliced[name] for sliced in tensors], axis)
                 stacked[name] = each.flatten(axis, axis + 1)
         return stacked

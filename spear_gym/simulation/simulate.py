@@ -134,7 +134,7 @@ class Simulator:
         with device.exact_products(self.prepared.inputs.device):
             for node in self.graph.nodes[start:end]:
                 block = self.prepared.blocks.get(node.index)
-                if block is not None and fits_side_by_side(self.graph.module(block.connection)):
+                if block is not None and fits_side_by_side(self.graph, block):
                     SideBySide(block, runs).run()
                     continue
                 for run in runs:

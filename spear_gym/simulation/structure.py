@@ -6,7 +6,9 @@ from dataclasses import dataclass
 from functools import partial
 
 import torch.nn.functional as F
+from torch import Tensor
 
+from spear_gym.simulation.synops import fanout_map, recurrent_fanout
 from spear_gym.snn.graph import CONNECTIONS, Kind, Node, SpikingGraph
 from spear_gym.snn.neurons import own_tensors
 
@@ -98,6 +100,23 @@ def _only_reader(graph: SpikingGraph, readers: dict[int, list[int]], node: Node)
     if node.index == graph.output or len(readers.get(node.index, ())) != 1:
         return None
     return graph.nodes[readers[node.index][0]]
+
+
+def fanouts(graph: SpikingGraph) -> dict[int, Tensor]:
+    """Synapses per output channel that leave each position of what a node's synapses read.
+
+    Returns:
+        Of every connection, and of every neuron layer with recurrent synapses, by node.
+    """
+    found = {
+        node.index: fanout_map(graph.module(node), graph.nodes[node.inputs[0]].shape[1:])
+        for node in graph.connections
+    }
+    for node in graph.neurons:
+        wiring = graph.neuron(node).wiring
+        if wiring is not None:
+            found[node.index] = recurrent_fanout(wiring, graph.module(node), node.shape[1:])
+    return found
 
 
 def reads_of_connections(graph: SpikingGraph) -> frozenset[int]:

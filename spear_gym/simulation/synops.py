@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from spear_gym import device
+from spear_gym.snn.neurons.base import Wiring
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +72,27 @@ def fanout_map(module: nn.Module, spatial: tuple[int, ...]) -> Tensor:
     for axis in axes[1:]:
         total = np.multiply.outer(total, axis)
     return torch.from_numpy(total)
+
+
+def recurrent_fanout(wiring: Wiring, neuron: nn.Module, spatial: tuple[int, ...]) -> Tensor:
+    """The same of recurrent synapses; one that leads from each neuron to itself is one."""
+    if wiring == "one-to-one":
+        return torch.ones(spatial, dtype=torch.int64)
+    return fanout_map(neuron.recurrent, spatial)  # type: ignore[arg-type]
+
+
+def count_recurrence(spikes: Tensor, wiring: Wiring, fanout: Tensor) -> LayerCount:
+    """Counts what a layer's spikes cause in the layer itself one time step later.
+
+    Args:
+        spikes: of the scored samples, ``(time, samples, channels, ...)``; those of the last time
+            step come back after the end, so they are not counted.
+        wiring: of the recurrent synapses.
+        fanout: :func:`recurrent_fanout`.
+    """
+    arrived = Activity(activity(spikes[:-1]).per_position, tuple(spikes.shape))
+    outputs = 1 if wiring == "one-to-one" else spikes.shape[2]
+    return count_layer(arrived, fanout, outputs, len(spikes), analog=False)
 
 
 def _paddings(module: nn.Conv1d | nn.Conv2d) -> list[tuple[int, int]]:

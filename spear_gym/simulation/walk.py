@@ -32,7 +32,8 @@ class Walk:
         kept: decisions so far: kept indices by channel space (absent: all).
         values: live activations by node, ``(time, batch, ...)``; uint8 where they are spikes.
         activities: non-zero entries of the live activations that connection layers read.
-        layers: counts of the connection layers run so far, by node name.
+        layers: counts of the connection layers run so far, by node name, and of recurrent
+            synapses, by that of their neuron layer and `.recurrent`.
         neurons: counts of the neuron layers run so far, by node name.
         updates: tensors that scoring changed (BatchNorm statistics, classifier), by node name.
         widths: output channels of the connection layers run so far, by node name.

@@ -17,7 +17,7 @@ from spear_gym.snn.drafts import Draft
 from spear_gym.snn.errors import TraceError
 from spear_gym.snn.graph import Port
 from spear_gym.snn.meanings import Meaning, Step
-from spear_gym.snn.neurons.base import MEMBRANE
+from spear_gym.snn.neurons.base import MEMBRANE, SPIKES
 from spear_gym.snn.neurons.own import state_names
 
 
@@ -86,7 +86,7 @@ class Call:
             if (
                 not isinstance(before, Step)
                 or drafts[before.draft].module != self.name
-                or before.port != port_of(key)
+                or before.port not in (port_of(key), *(("spikes",) if key == SPIKES else ()))
             ):
                 raise TraceError(
                     f"neuron '{self.name}' is given a state {key} that is not its own of the step "

@@ -243,6 +243,39 @@ def owned_tensors(graph: SpikingGraph, node: Node) -> dict[str, Tensor]:
     return found
 
 
+@dataclass(frozen=True, slots=True)
+class Synapses:
+    """A bundle of synapses whose operations are counted.
+
+    Attributes:
+        name: of its count.
+        reads: the node whose channels it reads.
+        gives: the node whose channels it reaches from each of them, ``None`` where a channel
+            reaches only itself.
+    """
+
+    name: str
+    reads: Node
+    gives: Node | None
+
+
+def recurrence_name(node: Node) -> str:
+    """The name of a neuron layer's recurrent synapses."""
+    return f"{node.name}.recurrent"
+
+
+def counted_synapses(graph: SpikingGraph) -> tuple[Synapses, ...]:
+    """All that is counted in a network, in execution order."""
+    found = []
+    for node in graph.nodes:
+        if node.kind in CONNECTIONS or (node.operation is not None and node.operation.columns):
+            found.append(Synapses(node.name, graph.nodes[node.inputs[0]], node))
+        elif node.neuron is not None and node.neuron.wiring is not None:
+            reached = None if node.neuron.wiring == "one-to-one" else node
+            found.append(Synapses(recurrence_name(node), node, reached))
+    return tuple(found)
+
+
 Kept = Mapping[int, Tensor]
 """Channel space -> kept channel indices (int64, ascending). A space that is absent keeps all."""
 

@@ -12,7 +12,7 @@ from torch.nn.utils import parametrize
 
 from spear_gym.snn.errors import TraceError
 from spear_gym.snn.graph import Node, SpikingGraph
-from spear_gym.snn.neurons.identify import WHOLE_SEQUENCES, refusal
+from spear_gym.snn.neurons.identify import UNSUPPORTED, refusal
 
 Conv = (nn.Conv1d, nn.Conv2d)
 Norm = (nn.BatchNorm1d, nn.BatchNorm2d)
@@ -62,7 +62,7 @@ def is_leaf(name: str, module: nn.Module) -> bool:
     Raises:
         TraceError: for spiking neurons and layer options that are not supported.
     """
-    if isinstance(module, (snn.SpikingNeuron, *WHOLE_SEQUENCES)):
+    if isinstance(module, (snn.SpikingNeuron, *UNSUPPORTED)):
         problem = refusal(module)
         if problem is not None:
             raise TraceError(f"neuron '{name}' ({type(module).__name__}) {problem}")

@@ -175,7 +175,9 @@ class Recorder(TorchFunctionMode):
     # ---------------------------------------------------------------- layers
 
     def _leaf_call(self, name: str, module: nn.Module, forward: Any, *a: Any, **k: Any) -> Any:
-        paused, self._paused = self._paused, True
+        if self._paused:  # a neuron's own layer
+            return forward(*a, **k)
+        self._paused = True
         try:
             if isinstance(module, snn.SpikingNeuron):
                 return self._neuron_call(name, module, forward, *a, **k)
@@ -186,7 +188,7 @@ class Recorder(TorchFunctionMode):
             self._stateless_call(name, module, source, output)
             return output
         finally:
-            self._paused = paused
+            self._paused = False
 
     def _stateless_call(self, name: str, module: nn.Module, source: Tensor, output: Tensor) -> None:
         reader = f"layer '{name}' ({type(module).__name__})"
@@ -280,7 +282,8 @@ class Recorder(TorchFunctionMode):
     def _neuron_call(self, name: str, module: nn.Module, forward: Any, *a: Any, **k: Any) -> Any:
         call = call_of(name, module, forward, a, k)
         source = self._read_step(call.input, f"neuron '{name}'")
-        if source.moved and any(t.numel() > 1 for t in self._at_rest[name].parameters()):
+        at_rest = self._at_rest[name]
+        if source.moved and any(t.numel() > 1 for t in (*at_rest.parameters(), *at_rest.buffers())):
             source = self.plain(call.input, source)
         draft, step = self._step_of(call, source)
         output = forward(*a, **k)
@@ -293,7 +296,9 @@ class Recorder(TorchFunctionMode):
         spikes, *returned = output if isinstance(output, tuple) else (output,)
         states = [(key, getattr(module, key)) for key in state_names(module)]
         # The states that it returns are those that it keeps, unless its forward is not snnTorch's.
-        for key, state in (*zip(call.names, returned, strict=False), *states):
+        # Where spikes are a state, they are returned first, once.
+        names = call.names[-len(returned) :] if returned else ()
+        for key, state in (*zip(names, returned, strict=False), *states):
             if isinstance(state, Tensor):
                 self.set(state, Step(draft, port_of(key), step, source.moved))
         self.set(spikes, Step(draft, "spikes", step, source.moved))
@@ -320,6 +325,9 @@ class Recorder(TorchFunctionMode):
         if isinstance(found, str):
             found = examined(name, self._at_rest[name], shape, self.given[name], found)
             self._neurons[name] = found
+        problem = found.misfit(shape)
+        if problem is not None:
+            raise TraceError(f"neuron '{name}' ({found.name}) {problem}")
         return found
 
     # ---------------------------------------------------------------- functions

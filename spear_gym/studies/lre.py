@@ -21,6 +21,7 @@ from spear_gym.lre import LREError, Sample, SampleStore
 from spear_gym.lre.fit import sample_plan
 from spear_gym.lre.sampling import spanning_plans, spread_plans
 from spear_gym.simulation.simulate import SCORINGS, Scoring
+from spear_gym.snn.graph import counted_synapses
 from spear_gym.workers.tasks import run_tasks
 from spear_gym.workload import Workload
 
@@ -233,7 +234,7 @@ def lre_study(
         found = [stores[scoring, epochs].get(i.counts, i.seed) for i in own]
         samples = tuple(sample for sample in found if sample is not None)
         pools.append(Pool(scoring, epochs, samples[:count], samples[count:]))
-    layers = tuple(node.name for node in workload.graph.connections)
+    layers = tuple(each.name for each in counted_synapses(workload.graph))
     own_epochs = workload.finetune.epochs
     return LREStudy(workload.name, workload.scoring, own_epochs, layers, tuple(pools))
 

@@ -242,6 +242,22 @@ def static_events_net() -> tuple[SpikingGraph, Tensor, int]:
     return trace(enlivened(StepNet()), inputs[:4], events=True), inputs, 4
 
 
+def recurrent_net() -> tuple[SpikingGraph, Tensor, int]:
+    """Spikes that come back by a convolution, by a linear layer, and each to its own neuron."""
+    reset = {"init_hidden": True, "threshold": 0.3}
+    net = nn.Sequential(
+        nn.Conv2d(1, 5, 3),
+        snn.RLeaky(0.7, conv2d_channels=5, kernel_size=3, **reset),
+        nn.Conv2d(5, 4, 3, stride=2),
+        snn.RLeaky(0.6, all_to_all=False, V=torch.rand(4, 1, 1) - 0.4, **reset),
+        nn.Flatten(),
+        nn.Linear(16, 7),
+        snn.RSynaptic(0.5, 0.6, linear_features=7, reset_mechanism="zero", **reset),
+        nn.Linear(7, 3),
+    )
+    return trace(enlivened(net), torch.rand(4, 1, 8, 8)), torch.rand(9, 1, 8, 8), 4
+
+
 Made = Callable[[], tuple[SpikingGraph, Tensor, int]]
 """Makes a traced network, samples for it, and tells its time steps."""
 
@@ -252,4 +268,5 @@ TRACED: list[Made] = [
     residual_net,
     group_net,
     frames_net,
+    recurrent_net,
 ]

@@ -52,6 +52,35 @@ def lapicque(channels: int, dims: int, **options: Any) -> snn.Lapicque:
     )
 
 
+# ------------------------------------------------------------------ recurrent
+
+
+def wired(channels: int, dims: int, one_to_one: bool) -> dict[str, Any]:
+    """Options of a recurrent neuron of a convolution, or of a linear layer."""
+    if one_to_one:
+        return {"all_to_all": False, "V": some(-0.5, 0.8, channels, dims)}
+    if dims:
+        return {"conv2d_channels": channels, "kernel_size": 3}
+    return {"linear_features": channels}
+
+
+def rleaky(channels: int, dims: int, one_to_one: bool = False, **options: Any) -> snn.RLeaky:
+    beta, threshold = some(0.4, 0.9, channels, dims), some(0.1, 0.4, channels, dims)
+    learned = {"learn_beta": True, "learn_threshold": True}
+    wiring = wired(channels, dims, one_to_one)
+    return snn.RLeaky(beta, threshold=threshold, spike_grad=arctan, **learned, **wiring, **options)
+
+
+def rsynaptic(channels: int, dims: int, one_to_one: bool = False, **options: Any) -> snn.RSynaptic:
+    alpha, beta = some(0.3, 0.8, channels, dims), some(0.4, 0.9, channels, dims)
+    threshold = some(0.05, 0.2, channels, dims)
+    learned = {"learn_alpha": True, "learn_beta": True, "learn_threshold": True}
+    wiring = wired(channels, dims, one_to_one)
+    return snn.RSynaptic(
+        alpha, beta, threshold=threshold, spike_grad=arctan, **learned, **wiring, **options
+    )
+
+
 # ------------------------------------------------------------------ subclasses and patches
 
 
@@ -127,11 +156,26 @@ def resets(make: Make, name: str, *delays: bool) -> dict[str, Make]:
     return kinds
 
 
+one_to_one = {"one_to_one": True}
+RECURRENT: dict[str, Make] = {
+    **resets(rleaky, "RLeaky"),
+    "RLeaky, zero at once": partial(rleaky, reset_mechanism="zero", reset_delay=False),
+    "RLeaky, frozen": partial(rleaky, learn_recurrent=False),
+    "RLeaky one to one": partial(rleaky, **one_to_one),
+    "RLeaky one to one, frozen": partial(
+        rleaky, **one_to_one, learn_recurrent=False, reset_delay=False
+    ),
+    **resets(rsynaptic, "RSynaptic"),
+    "RSynaptic one to one": partial(rsynaptic, **one_to_one, reset_mechanism="none"),
+}
+"""Whose spikes come back."""
+
 MODELS: dict[str, Make] = {
     **resets(leaky, "Leaky", True, False),
     **resets(synaptic, "Synaptic", True, False),
     **resets(alpha, "Alpha"),
     **resets(lapicque, "Lapicque"),
+    **RECURRENT,
 }
 """What is written out in the package."""
 
@@ -172,13 +216,20 @@ class ExplicitNet(nn.Module):
         states = [at_rest(neuron) for neuron in neurons]
         spikes, membranes = [], []
         for _ in range(self.steps):
-            h, *states[0] = self.lif1(self.conv(x), *states[0])
+            h = called(self.lif1, self.conv(x), states[0])
             h = nn.functional.avg_pool2d(h, 2).flatten(1)
-            h, *states[1] = self.lif2(self.hidden(h), *states[1])
-            h, *states[2] = self.lif3(self.fc(h), *states[2])
+            h = called(self.lif2, self.hidden(h), states[1])
+            h = called(self.lif3, self.fc(h), states[2])
             spikes.append(h)
             membranes.append(states[2][-1])
         return torch.stack(spikes), torch.stack(membranes)
+
+
+def called(neuron: snn.SpikingNeuron, current: Tensor, states: list[Tensor]) -> Tensor:
+    """The spikes of a step; the states, the last that are returned, are overwritten."""
+    returned = neuron(current, *states)
+    states[:] = returned[-len(states) :]
+    return returned[0]
 
 
 def at_rest(neuron: snn.SpikingNeuron) -> list[Tensor]:

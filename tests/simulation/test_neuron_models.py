@@ -9,7 +9,7 @@ import pytest
 import snntorch as snn
 import torch
 from networks import OptionNet, enlivened
-from neuron_kinds import KINDS, MODELS, ExplicitNet, Make, hidden
+from neuron_kinds import KINDS, MODELS, RECURRENT, ExplicitNet, Make, hidden
 from reference import assert_same_spikes, in_float64, random_plan, run_plain, slow_count
 from training_steps import STEPS, assert_same_training_step, loop_readout
 
@@ -17,7 +17,7 @@ from spear_gym.pruning.surgery import check_surgery, prune_network
 from spear_gym.simulation.differentiable import training_ways
 from spear_gym.simulation.membranes import mean_absolute_membranes
 from spear_gym.simulation.simulate import Simulator
-from spear_gym.snn.graph import SpikingGraph
+from spear_gym.snn.graph import SpikingGraph, counted_synapses
 from spear_gym.snn.leaves import describe
 from spear_gym.snn.neurons.general import General
 from spear_gym.snn.trace import trace
@@ -87,7 +87,8 @@ def test_a_training_step(kind: str) -> None:
     twin = assert_same_training_step(step_graph(kind), images(), reference, steps=steps)
     moved = {name for name, p in twin.named_parameters() if p.grad is not None and p.grad.any()}
     assert "conv1.weight" in moved
-    own = {name for name, _ in twin.named_parameters() if name.startswith("lif1.")}
+    learned = {name for name, p in twin.named_parameters() if p.requires_grad}
+    own = {name for name in learned if name.startswith("lif1.")}
     assert own <= moved, "its own parameters are learned, too"
     graph = step_graph(kind)
     pruned = graph.rebind(prune_network(graph, random_plan(graph, 1)))
@@ -105,6 +106,28 @@ def test_synops(kind: str) -> None:
         layer = pruned.get_submodule(name)
         count = slow_count(layer, plain.shapes[name], plain.inputs[name], every=False)
         assert walk.layers[name].synops == count > 0
+    assert walk.synops == sum(count.synops for count in walk.layers.values())
+    assert walk.parameters == sum(p.numel() for p in pruned.parameters())
+
+
+@pytest.mark.parametrize("kind", RECURRENT)
+def test_synops_of_recurrent_synapses(kind: str) -> None:
+    graph = step_graph(kind)
+    plan, inputs = random_plan(graph, 3, (0.1, 0.4)), images(3)
+    walk = Simulator(graph, inputs, STEPS).run(plan)
+    pruned = in_float64(prune_network(graph, plan))
+    plain = run_plain(pruned, [inputs] * STEPS)
+    for name in ("lif1", "lif2", "lif3", "lif4"):
+        neuron, arrived = pruned.get_submodule(name), plain.spikes[name][:-1]
+        if neuron.all_to_all:
+            count = slow_count(neuron.recurrent, tuple(arrived.shape[2:]), arrived, every=False)
+        else:
+            count = int(torch.count_nonzero(arrived))
+        assert walk.layers[f"{name}.recurrent"].synops == count > 0
+        assert walk.layers[f"{name}.recurrent"].inputs == plain.spikes[name].numel()
+    counted = [each.name for each in counted_synapses(graph)]
+    assert counted == list(walk.layers)
+    assert walk.widths.keys() == walk.layers.keys()
 
 
 @kinds
@@ -119,11 +142,23 @@ def test_what_is_handed_back_runs(kind: str) -> None:
         walk = Simulator(graph, inputs, STEPS).run(plan)
         assert torch.equal(walk.readout, pruned(inputs)[0].sum(0))
     kept = [len(each) for each in plan.kept]
-    widths = {max(t.shape) for t in pruned.lif1.state_dict().values() if t.dim()}
+    widths = {size for t in pruned.lif1.state_dict().values() for size in t.shape[:2]}
     assert widths <= {kept[0], 1}
+    if kind in RECURRENT and pruned.lif1.all_to_all:
+        assert (pruned.lif1.conv2d_channels, pruned.lif2.linear_features) == tuple(kept[:2])
+        assert f"{kept[1]}, out_features={kept[1]}" in repr(pruned.lif2)
 
 
-@pytest.mark.parametrize("kind", ["Leaky, zero at once", "Synaptic, subtract", "adaptive"])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "Leaky, zero at once",
+        "Synaptic, subtract",
+        "adaptive",
+        "RLeaky, subtract",
+        "RLeaky one to one",
+    ],
+)
 def test_walks_side_by_side(kind: str) -> None:
     graph = step_graph(kind)
     simulator = Simulator(graph, images(), 3)
@@ -160,7 +195,8 @@ def test_fingerprints_tell_neurons_apart() -> None:
         net = torch.nn.Sequential(torch.nn.Linear(3, 4), hidden(make)(4, 0), torch.nn.Linear(4, 2))
         return str(describe(trace(net, torch.rand(4, 3))))
 
-    parts = {kind: part(make) for kind, make in KINDS.items()}
+    # What is frozen is no part of what a network is.
+    parts = {kind: part(make) for kind, make in KINDS.items() if kind != "RLeaky, frozen"}
     assert len(set(parts.values())) == len(parts)
     assert parts["adaptive"] == part(KINDS["adaptive"])
 

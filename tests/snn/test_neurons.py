@@ -12,6 +12,7 @@ import torch
 from networks import LoopNet, OptionNet, enlivened
 from neuron_kinds import Adaptive, DecayedInput, Make, OnlyDefaults, hidden
 from reference import assert_same_spikes, random_plan
+from snntorch.functional import quant
 from torch import Tensor, nn
 from training_steps import arctan, assert_same_training_step
 
@@ -22,6 +23,7 @@ from spear_gym.snn.neurons.base import RESETS, Model, Neuron, Reset
 from spear_gym.snn.neurons.general import General
 from spear_gym.snn.neurons.identify import Answer
 from spear_gym.snn.neurons.leaky import Leaky
+from spear_gym.snn.neurons.recurrent import Recurrent
 from spear_gym.snn.trace import trace
 
 
@@ -96,9 +98,11 @@ def test_all_settings_of_a_model_are_told_apart(
     options: dict[str, Any] = {"reset_mechanism": reset}
     if model.has_delay:
         options["reset_delay"] = delay
-    decays = {"alpha": 0.9} if "alpha" in model.own else {}
-    answer = Answer(model.module(**decays, beta=0.5, **options), model)
-    others = {model(r, d) for m, r, d in SETTINGS if m is model}
+    if issubclass(model, Recurrent):
+        options["linear_features"] = 6
+    neuron = model.module(**{"alpha": 0.9} if "alpha" in model.own else {}, beta=0.5, **options)
+    answer = Answer(neuron, model.of(neuron, reset, delay))
+    others = {model.of(neuron, r, d) for m, r, d in SETTINGS if m is model}
     same = {other for other in others if answer.is_done_by(other)}
     # Without a reset it is all the same when it takes place.
     assert same == {
@@ -106,6 +110,38 @@ def test_all_settings_of_a_model_are_told_apart(
         for other in others
         if other.reset == reset and (reset == "none" or other.delay == delay)
     }
+
+
+# ------------------------------------------------------------------ options of snnTorch's own
+
+
+@pytest.mark.parametrize("kind", [snn.Leaky, snn.Synaptic])
+@pytest.mark.parametrize("uniform", [True, False])
+def test_a_quantised_state_is_never_ignored(kind: Any, uniform: bool) -> None:
+    levels = quant.state_quant(num_bits=4, uniform=uniform, threshold=0.3)
+
+    def make(channels: int, dims: int, **options: Any) -> snn.SpikingNeuron:
+        decays = {"alpha": 0.6} if kind is snn.Synaptic else {}
+        return kind(**decays, beta=0.7, threshold=0.3, state_quant=levels, **options)
+
+    graph = traced(make)
+    assert all(isinstance(neuron, General) for neuron in neurons(graph))
+    inputs = torch.rand(6, 1, 8, 8)
+    assert_same_spikes(graph, random_plan(graph, 1), inputs, tolerance=0.01)
+    assert assert_same_spikes(graph, None, inputs, tolerance=0.01)["lif3"].any()
+
+
+@pytest.mark.filterwarnings("ignore:Inhibition is an unstable feature")
+@pytest.mark.parametrize("model", MODELS)
+def test_lateral_inhibition_is_never_ignored(model: type[Model]) -> None:
+    options: dict[str, Any] = {"alpha": 0.9} if "alpha" in model.own else {}
+    options |= {"all_to_all": False} if issubclass(model, Recurrent) else {}
+
+    def make(channels: int, dims: int, **given: Any) -> snn.SpikingNeuron:
+        return model.module(beta=0.7, inhibition=True, **options, **given)
+
+    with pytest.raises(TraceError, match=r"uses lateral inhibition, .* set inhibition=False"):
+        traced(make)
 
 
 # ------------------------------------------------------------------ another snnTorch

@@ -253,21 +253,25 @@ REFUSALS: dict[str, tuple[Callable[[], nn.Module], str]] = {
     ),
     "if tensor": (lambda: LoopNet(if_it_spikes), r"decision on the values of a tensor"),
     "if item": (lambda: LoopNet(if_many_spike), r"decision on the values of a tensor"),
-    "RLeaky": (
-        lambda: sequence(snn.RLeaky(0.5, init_hidden=True, linear_features=216)),
-        r"neuron '3' \(RLeaky\) holds layers of its own \(recurrent\).* would go uncounted",
-    ),
     "SLSTM": (
         lambda: sequence(snn.SLSTM(216, 216, init_hidden=True)),
-        r"neuron '3' \(SLSTM\) holds layers of its own \(lstm_cell\)",
+        r"neuron '3' \(SLSTM\) is not supported: it computes gates from its membrane",
+    ),
+    "SConv2dLSTM": (
+        lambda: nn.Sequential(snn.SConv2dLSTM(1, 4, 3, init_hidden=True), nn.Flatten()),
+        r"neuron '0' \(SConv2dLSTM\) is not supported: it computes gates from its membrane",
     ),
     "StateLeaky": (
         lambda: sequence(snn.StateLeaky(0.9, channels=216)),
-        r"neuron '3' \(StateLeaky\) computes all time steps in one call",
+        r"neuron '3' \(StateLeaky\) is not supported: it computes all time steps in one call",
     ),
     "LeakyParallel": (
         lambda: sequence(snn.LeakyParallel(216, 216)),
-        r"neuron '3' \(LeakyParallel\) computes all time steps in one call",
+        r"neuron '3' \(LeakyParallel\) .*all time steps in one call.*decay as a recurrent network",
+    ),
+    "AssociativeLeaky": (
+        lambda: sequence(snn.AssociativeLeaky(216, 4, 4, 16)),
+        r"neuron '3' \(AssociativeLeaky\) .*all time steps in one call.*a matrix as its state",
     ),
     "membrane into a layer": (
         lambda: LoopNet(membrane_into_layer, lif3=leaky(output=True)),

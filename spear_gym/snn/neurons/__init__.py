@@ -7,6 +7,7 @@ copy of the user's own neuron steps itself.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from operator import attrgetter
 
 import snntorch as snn
 import torch
@@ -16,9 +17,11 @@ from spear_gym.snn.neurons.alpha import Alpha
 from spear_gym.snn.neurons.base import Fire, Model, Neuron, Tensors
 from spear_gym.snn.neurons.lapicque import Lapicque
 from spear_gym.snn.neurons.leaky import Leaky
+from spear_gym.snn.neurons.rleaky import RLeaky
+from spear_gym.snn.neurons.rsynaptic import RSynaptic
 from spear_gym.snn.neurons.synaptic import Synaptic
 
-MODELS: tuple[type[Model], ...] = (Leaky, Synaptic, Alpha, Lapicque)
+MODELS: tuple[type[Model], ...] = (Leaky, Synaptic, Alpha, Lapicque, RLeaky, RSynaptic)
 """The table: what is written out here, by the class of snnTorch that it stands for."""
 
 __all__ = ["MODELS", "Neuron", "Tensors", "over_time", "own_tensors", "with_surrogate"]
@@ -55,7 +58,7 @@ def over_time(
 
 def own_tensors(neuron: Neuron, module: snn.SpikingNeuron) -> dict[str, Tensor]:
     """The module's own tensors, as :func:`over_time` takes them."""
-    return {name: getattr(module, name) for name in neuron.parameters}
+    return {name: attrgetter(name)(module) for name in neuron.parameters}
 
 
 def _hard(mem: Tensor, threshold: Tensor) -> Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Literal, Protocol
+from typing import ClassVar, Literal, Protocol, Self
 
 import snntorch as snn
 import torch
@@ -20,8 +20,17 @@ Fire = Callable[[Tensor, Tensor], Tensor]
 Reset = Literal["subtract", "zero", "none"]
 RESETS: tuple[Reset, ...] = ("subtract", "zero", "none")
 
+Wiring = Literal["linear", "conv2d", "one-to-one"]
+"""How recurrent synapses lead from neurons to neurons of the same layer."""
+
+NEURONS = 48
+"""Of a layer on which a model is tried."""
+
 MEMBRANE = "mem"
 """snnTorch's name of the state that fires, and that a network may return as its membrane."""
+
+SPIKES = "spk"
+"""Its name of the spikes of the step before, where they are a state."""
 
 
 class Stepper(Protocol):
@@ -44,11 +53,11 @@ class Neuron(ABC):
     @property
     @abstractmethod
     def parameters(self) -> tuple[str, ...]:
-        """Names of the tensors of the module that a step reads."""
+        """Names of the tensors of the module that a step reads; paths, of inner modules."""
 
     @abstractmethod
-    def axis(self, name: str, tensor: Tensor, dims: int) -> int | None:
-        """Along which axis of one of its tensors the channels lie, ``None`` if along none.
+    def axes(self, name: str, tensor: Tensor, dims: int) -> tuple[int, ...]:
+        """Along which axes of one of its tensors the channels lie.
 
         Args:
             name: one of :attr:`parameters`.
@@ -76,6 +85,17 @@ class Neuron(ABC):
     def is_binary(self, tensors: Tensors) -> bool:
         """Whether its spikes are all 0 or 1 with these (sliced) tensors."""
         return False
+
+    wiring: Wiring | None = None
+    """Of its recurrent synapses, ``None`` where it has none."""
+
+    def misfit(self, shape: tuple[int, ...]) -> str | None:
+        """Why it cannot read a current of this shape ``(channels, ...)`` for one sample."""
+        return None
+
+    def resize(self, module: snn.SpikingNeuron) -> None:
+        """Tells a module, whose tensors were cut, its new width, where it remembers one."""
+        return
 
     # ------------------------------------------------------------ fast paths, where there are some
 
@@ -117,7 +137,7 @@ class Neuron(ABC):
         """How messages call it."""
 
 
-def broadcast_axis(tensor: Tensor, dims: int) -> int | None:
+def broadcast_axes(tensor: Tensor, dims: int) -> tuple[int, ...]:
     """The axis of a neuron's parameter that broadcasts against the channels.
 
     Args:
@@ -125,7 +145,7 @@ def broadcast_axis(tensor: Tensor, dims: int) -> int | None:
         dims: axes of ``(channels, ...)``.
     """
     axis = tensor.dim() - dims
-    return None if axis < 0 or tensor.shape[axis] == 1 else axis
+    return () if axis < 0 or tensor.shape[axis] == 1 else (axis,)
 
 
 @dataclass(frozen=True)
@@ -150,6 +170,11 @@ class Model(Neuron):
     reset: Reset
     delay: bool = True
 
+    @classmethod
+    def of(cls, neuron: snn.SpikingNeuron, reset: Reset, delay: bool) -> Self:  # noqa: ARG003
+        """The model of a neuron, were these its settings."""
+        return cls(reset, delay)
+
     @property
     def name(self) -> str:
         """Its name in snnTorch."""
@@ -160,9 +185,9 @@ class Model(Neuron):
         """Its own, threshold and grade."""
         return (*self.own, "threshold", "graded_spikes_factor")
 
-    def axis(self, name: str, tensor: Tensor, dims: int) -> int | None:
+    def axes(self, name: str, tensor: Tensor, dims: int) -> tuple[int, ...]:
         """As the parameters of snnTorch's neurons broadcast."""
-        return broadcast_axis(tensor, dims)
+        return broadcast_axes(tensor, dims)
 
     def describe(self) -> str:
         """Its name, its reset and, where it has one, the delay."""
@@ -176,6 +201,24 @@ class Model(Neuron):
     def prepared(self, tensors: Tensors) -> Tensors:
         """What of the parameters' arithmetic is the same at every step."""
         return tensors
+
+    def fired(self, state: State, spikes: Tensor) -> State:
+        """The state once the spikes of the time step are known."""
+        return state
+
+    def trial(self, neuron: snn.SpikingNeuron) -> tuple[dict[str, Tensor], tuple[int, ...]]:
+        """Tensors that tell all settings apart, and the shape of a sample for them.
+
+        Args:
+            neuron: whose model it may be.
+        """
+        # Decays beyond 1 show whether they are clamped; a membrane at rest is above a threshold
+        # that is negative, and a reset to zero at once shows its other resets only there.
+        spread = torch.linspace(0.6, 1.3, NEURONS)
+        sign = 1.0 - 2.0 * (torch.arange(NEURONS) % 3 == 2)
+        values = {name: value * spread for name, value in self.own.items()}
+        values |= {"threshold": 0.5 * sign * spread, "graded_spikes_factor": torch.tensor(1.25)}
+        return values, (NEURONS,)
 
     @abstractmethod
     def charge(self, p: Tensors, state: State, now: Tensor, reset: Tensor) -> State:
@@ -214,6 +257,7 @@ class Model(Neuron):
                 mem = mem - early * (threshold if self.reset == "subtract" else mem)
                 state = (*state[:-1], mem)
                 reset = fire(mem, threshold).detach()
+            state = self.fired(state, spikes)
             return spikes, state[-1]
 
         return step

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from spear_gym.snn.errors import TraceError
-from spear_gym.snn.neurons.base import MEMBRANE, Fire, Neuron, Stepper, Tensors, broadcast_axis
+from spear_gym.snn.neurons.base import MEMBRANE, Fire, Neuron, Stepper, Tensors, broadcast_axes
 from spear_gym.snn.neurons.own import clear, copied, state_names, steps_itself
 
 STEPS = 5
@@ -37,14 +37,14 @@ class General(Neuron):
         kind: the name of its class.
         reason: why it is not simulated by a model that is written out here.
         given: names of the states that the network hands back to it at every step.
-        axes: its tensors, and the axis along which each is cut, ``None`` for none.
+        found: its tensors, and the axis along which each is cut, ``None`` for none.
         behaviour: a digest of what it answers a fixed input with.
     """
 
     kind: str
     reason: str
     given: tuple[str, ...]
-    axes: tuple[tuple[str, int | None], ...]
+    found: tuple[tuple[str, int | None], ...]
     behaviour: str
 
     @property
@@ -55,11 +55,12 @@ class General(Neuron):
     @property
     def parameters(self) -> tuple[str, ...]:
         """All tensors that it holds and that are no states."""
-        return tuple(name for name, _ in self.axes)
+        return tuple(name for name, _ in self.found)
 
-    def axis(self, name: str, tensor: Tensor, dims: int) -> int | None:
+    def axes(self, name: str, tensor: Tensor, dims: int) -> tuple[int, ...]:
         """As found."""
-        return dict(self.axes)[name]
+        axis = dict(self.found)[name]
+        return () if axis is None else (axis,)
 
     def stepper(
         self, module: snn.SpikingNeuron, tensors: Tensors, like: Tensor, fire: Fire
@@ -251,8 +252,8 @@ def _tensors(neuron: snn.SpikingNeuron) -> dict[str, Tensor]:
 
 
 def _broadcasting(tensor: Tensor, channels: int, dims: int) -> int | None:
-    axis = broadcast_axis(tensor, dims)
-    return axis if axis is not None and tensor.shape[axis] == channels > 1 else None
+    along = broadcast_axes(tensor, dims)
+    return along[0] if along and tensor.shape[along[0]] == channels > 1 else None
 
 
 def _first_of_size(tensor: Tensor, channels: int, dims: int) -> int | None:

@@ -7,6 +7,7 @@ version of snnTorch may do another thing under the same name.
 from __future__ import annotations
 
 import inspect
+from dataclasses import replace
 from itertools import product
 
 import snntorch as snn
@@ -18,32 +19,64 @@ from spear_gym.snn.neurons import MODELS, with_surrogate
 from spear_gym.snn.neurons.base import RESETS, Model, Stepper
 from spear_gym.snn.neurons.general import same
 from spear_gym.snn.neurons.own import copied, steps_itself
+from spear_gym.snn.neurons.recurrent import Recurrent, wiring_problem
 
 STEPS = 5
-NEURONS = 48
 
-WHOLE_SEQUENCES = (snn.StateLeaky, snn.LeakyParallel, snn.AssociativeLeaky)
-"""Classes of snnTorch that compute all time steps in one call."""
+_AT_ONCE = "computes all time steps in one call, and "
+UNSUPPORTED: dict[type[nn.Module], str] = {
+    snn.LeakyParallel: _AT_ONCE
+    + "holds its input synapses and the membrane's decay as a recurrent network (nn.RNN), whose "
+    "membrane never falls below 0 and is never reset; use nn.Linear and snntorch.Leaky",
+    snn.StateLeaky: _AT_ONCE
+    + "convolves the input with its decay, without a reset; use snntorch.Leaky with "
+    "reset_mechanism='none'",
+    snn.AssociativeLeaky: _AT_ONCE
+    + "keeps a matrix as its state, to which keys and values are added; use snntorch.Leaky",
+    snn.SLSTM: "computes gates from its membrane, which is no spike: those products are not "
+    "synaptic operations; use snntorch.RLeaky or snntorch.RSynaptic",
+    snn.SConv2dLSTM: "computes gates from its membrane, which is no spike: those products are not "
+    "synaptic operations; use snntorch.RLeaky or snntorch.RSynaptic",
+}
+"""Classes of snnTorch that cannot be simulated, and why."""
+
+RECURRENT = tuple(model.module for model in MODELS if issubclass(model, Recurrent))
 
 _PYTHONS_OWN = frozenset({"__init__", "__doc__", "__module__", "__annotations__", "__dict__"})
 
 
 def refusal(module: snn.SpikingNeuron) -> str | None:
     """Why a neuron cannot be simulated in any way, as far as it shows without running it."""
-    if isinstance(module, WHOLE_SEQUENCES):
-        return (
-            "computes all time steps in one call, which is not supported; use a neuron that is "
-            "called once a time step, such as snntorch.Leaky"
-        )
-    inner = [name for name, _ in module.named_children()]
-    if inner:
-        return (
-            f"holds layers of its own ({', '.join(inner)}), which act on its state and whose "
-            "synapses would go uncounted; recurrent neurons and those with gates are not supported"
-        )
+    for kind, reason in UNSUPPORTED.items():
+        if isinstance(module, kind):
+            return f"is not supported: it {reason}"
     if module.inhibition:
-        return "uses lateral inhibition, which is not supported; set inhibition=False"
-    return _spike_problem(module) or _hook_problem(module) or _outside_problem(module)
+        return (
+            "uses lateral inhibition, by which a channel's spikes depend on the others; that is "
+            "not supported: set inhibition=False"
+        )
+    inner = _recurrent_problem if isinstance(module, RECURRENT) else _layers_problem
+    problems = (inner, _spike_problem, _hook_problem, _outside_problem)
+    return next(filter(None, (problem(module) for problem in problems)), None)
+
+
+def _layers_problem(neuron: snn.SpikingNeuron) -> str | None:
+    inner = [name for name, _ in neuron.named_children()]
+    if not inner:
+        return None
+    return (
+        f"holds layers of its own ({', '.join(inner)}), which act on its state and whose synapses "
+        "would go uncounted; use snntorch.RLeaky or snntorch.RSynaptic as they are"
+    )
+
+
+def _recurrent_problem(neuron: snn.SpikingNeuron) -> str | None:
+    if isinstance(neuron, snn.RSynaptic) and not neuron.reset_delay:
+        return (
+            "has reset_delay=False, which snnTorch does not carry out for it: its forward fails, "
+            "or resets nothing; set reset_delay=True"
+        )
+    return wiring_problem(neuron)
 
 
 def _spike_problem(neuron: snn.SpikingNeuron) -> str | None:
@@ -96,11 +129,15 @@ def model_of(name: str, neuron: snn.SpikingNeuron) -> Model | str:
     if model is None:
         return f"{kind} is not written out"
     change = _change(neuron, model)
-    if change is not None:
-        return change
-    found = _settings_of(neuron, model)
+    found = _settings_of(neuron, model) if change is None else None
     if found is None:
-        return f"it does not do what {model.module.__name__} is known to do"
+        reason = change or f"it does not do what {model.module.__name__} is known to do"
+        if issubclass(model, Recurrent):
+            raise TraceError(
+                f"neuron '{name}' ({kind}) cannot be simulated: {reason}; its recurrent synapses "
+                f"are counted for snntorch.{model.module.__name__} as it is only"
+            )
+        return reason
     if found.reset != neuron.reset_mechanism:
         raise TraceError(
             f"neuron '{name}' ({kind}) has the reset_mechanism '{neuron.reset_mechanism}', but "
@@ -128,10 +165,10 @@ def _change(neuron: snn.SpikingNeuron, model: type[Model]) -> str | None:
 def _settings_of(neuron: snn.SpikingNeuron, model: type[Model]) -> Model | None:
     """The settings of a model at which it does what a neuron does, ``None`` if there are none."""
     delays = (True, False) if model.has_delay else (True,)
-    says = model(neuron.reset_mechanism, getattr(neuron, "reset_delay", True))
-    others = [model(reset, delay) for reset, delay in product(RESETS, delays)]
+    says = model.of(neuron, neuron.reset_mechanism, getattr(neuron, "reset_delay", True))
+    others = [replace(says, reset=reset, delay=delay) for reset, delay in product(RESETS, delays)]
     try:
-        recorded = Answer(neuron, model)
+        recorded = Answer(neuron, says)
     except Exception:  # whatever another version's neuron raises; it is then tried by itself
         return None
     return next((each for each in (says, *others) if recorded.is_done_by(each)), None)
@@ -143,17 +180,12 @@ class Answer:
     Its spikes, its membrane potentials, and the gradients of its input and its parameters.
     """
 
-    def __init__(self, neuron: snn.SpikingNeuron, model: type[Model]) -> None:
-        # Decays beyond 1 show whether they are clamped; a membrane at rest is above a threshold
-        # that is negative, and a reset to zero at once shows its other resets only there.
-        spread = torch.linspace(0.6, 1.3, NEURONS)
-        sign = 1.0 - 2.0 * (torch.arange(NEURONS) % 3 == 2)
-        values = {name: value * spread for name, value in model.own.items()}
-        values |= {"threshold": 0.5 * sign * spread, "graded_spikes_factor": torch.tensor(1.25)}
+    def __init__(self, neuron: snn.SpikingNeuron, model: Model) -> None:
+        values, shape = model.trial(neuron)
         self.tensors = {name: value.requires_grad_() for name, value in values.items()}
         self.neuron = copied(neuron, self.tensors)
         generator = torch.Generator().manual_seed(0)
-        drawn = torch.randn(3, STEPS, 1, NEURONS, generator=generator)
+        drawn = torch.randn(3, STEPS, 1, *shape, generator=generator)
         self.currents, self.weights = drawn[0].clone().requires_grad_(), drawn[1:]
         self.expected = self._values(steps_itself(self.neuron))
 

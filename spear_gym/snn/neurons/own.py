@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import inspect
 from collections.abc import Callable
+from operator import attrgetter
 from typing import Any
 
 import snntorch as snn
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor
 
 from spear_gym.snn.neurons.base import MEMBRANE, Stepper, Tensors
+from spear_gym.snn.neurons.recurrent import tie
 
 
 def state_names(neuron: snn.SpikingNeuron) -> tuple[str, ...]:
@@ -46,8 +48,9 @@ def copied(neuron: snn.SpikingNeuron, tensors: Tensors) -> snn.SpikingNeuron:
     for value in (*neuron._buffers.values(), *vars(neuron).values()):
         if isinstance(value, Tensor) and value.grad_fn is not None:
             memo[id(value)] = value.detach()  # a state that a forward pass left
-    memo |= {id(getattr(neuron, name)): tensor for name, tensor in tensors.items()}
+    memo |= {id(attrgetter(name)(neuron)): tensor for name, tensor in tensors.items()}
     duplicate = copy.deepcopy(neuron, memo)
+    tie(duplicate)
     clear(duplicate)
     return duplicate
 
@@ -58,6 +61,7 @@ def on_cpu(neuron: snn.SpikingNeuron) -> snn.SpikingNeuron:
     for name, value in list(vars(duplicate).items()):
         if isinstance(value, Tensor):
             setattr(duplicate, name, value.cpu())
+    tie(duplicate)
     return duplicate
 
 
