@@ -218,6 +218,7 @@ WRONG: dict[str, tuple[Any, ...]] = {
     "max_ratio": ("0.3", True, [0.3], {"conv1": "0.3"}, 1j, b"1"),
     **dict.fromkeys(("target", "target_synops", "confidence"), ("0.3", True, [0.3], {}, 1j, b"1")),
     **dict.fromkeys(("channel_multiple", "min_channels"), ("2", True, 2.5, [2], 2.0)),
+    "exclude": ("conv1", [1], 3),
     **dict.fromkeys(("scoring", "precision", "criterion", "render_mode"), (3, True, ["l1"], b"l1")),
     "reward_settings": ([1], "lam=1", 3, True),
     "extrapolate": ("no", 1, [], 0.0),
@@ -243,6 +244,8 @@ def test_numbers_of_numpy_are_numbers(tiny: Workload) -> None:
         extrapolate=np.bool_(False),
     )  # fmt: skip
     assert (env.judge.target, env.evaluator.space.min_channels) == (0.5, 2)
+    by_layer = {tiny.graph.groups[0].name: np.int64(2)}
+    assert make_env(tiny, 0.5, lre="none", min_channels=by_layer).evaluator.space.widths(0)[0] == 2
 
 
 @pytest.mark.parametrize("mode", ["humn", "rgb-array", ""])

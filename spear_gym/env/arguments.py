@@ -34,8 +34,13 @@ def _are_texts(value: Any) -> bool:
 
 
 def _each(fits: Callable[[Any], bool]) -> Callable[[Any], bool]:
-    """One for all layers, or a mapping by the name of a layer."""
-    return lambda v: all(map(fits, v.values())) if isinstance(v, Mapping) else fits(v)
+    """Whether a value fits, or every one of a mapping that is not empty."""
+
+    def fit(value: Any) -> bool:
+        values = list(value.values()) if isinstance(value, Mapping) else [value]
+        return bool(values) and all(map(fits, values))
+
+    return fit
 
 
 _NUMBER = (_is_number, "a number")

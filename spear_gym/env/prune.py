@@ -434,7 +434,9 @@ def unexpected(made: str, name: str, known: tuple[str, ...]) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """Python's own number in place of NumPy's."""
+    """Python's own number in place of NumPy's, in a mapping, too."""
+    if isinstance(value, Mapping):
+        return {name: _plain(each) for name, each in value.items()}
     return value.item() if isinstance(value, np.generic) else value
 
 

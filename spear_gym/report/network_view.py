@@ -21,7 +21,7 @@ class OperationView:
         reads: names of the operations that it reads.
         shape: of its output, one sample, unpruned.
         group: that its channels belong to, ``None`` where they are fixed or of several groups.
-        synops: per sample on search, ``None`` for what is no connection.
+        synops: per sample on search, ``None`` for what has none by its nature.
         macs: the same of multiply-accumulates.
     """
 
@@ -112,7 +112,7 @@ def network_view(workload: Workload) -> NetworkView:
     named = {group.space: group.name for group in graph.groups}
     operations = []
     for node in graph.nodes:
-        layer = counted.get(node.name) if node.kind in CONNECTIONS else None
+        layer = counted.get(node.name)  # connections, and products of two activations
         spaces = {segment.space for segment in node.channels}
         group = named.get(next(iter(spaces))) if len(spaces) == 1 else None
         operations.append(

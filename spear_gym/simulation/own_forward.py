@@ -236,7 +236,8 @@ def _check_training_mode(
     copied = graph.rebind(private_copy(graph.model).train())
     for node in graph.nodes:
         if node.module is not None and node.kind in (Kind.NORM, Kind.DROPOUT):
-            copied.module(node).eval()
+            for module in copied.modules_of_steps(node):
+                module.eval()
     with _NoDropout():
         trained, found = _trained(copied, inputs, num_steps)
     same = all(torch.equal(own.spikes[name], fired) for name, fired in trained.spikes.items())

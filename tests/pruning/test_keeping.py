@@ -53,6 +53,29 @@ def option_net() -> nn.Module:
     return OptionNet(hidden_own_decays)
 
 
+class ScaledNet(nn.Module):
+    """A loop over (batch, time, 1, 8, 8): a BatchNorm a step, a scale a channel, a pinned sum."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(1, 6, 3, padding=1)
+        self.scale = nn.Parameter(torch.linspace(0.5, 1.5, 6).view(1, 6, 1, 1))
+        self.norms = nn.ModuleList(nn.BatchNorm2d(6) for _ in range(3))
+        self.lif1 = snn.Leaky(beta=0.6, threshold=0.3)
+        self.conv2 = nn.Conv2d(6, 8, 3, stride=2)
+        self.lif2 = snn.Leaky(beta=0.6, threshold=0.3)
+        self.fc = nn.Linear(72, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        mem1, mem2, outputs = self.lif1.init_leaky(), self.lif2.init_leaky(), []
+        for t in range(x.shape[1]):
+            h = self.norms[t](torch.relu(self.conv1(x[:, t])) * self.scale)
+            spk1, mem1 = self.lif1(h, mem1)
+            spk2, mem2 = self.lif2(self.conv2(spk1), mem2)
+            outputs.append(self.fc(spk2.flatten(1)))
+        return torch.stack(outputs)
+
+
 NETWORKS: dict[str, tuple[Make, tuple[int, ...]]] = {
     "step": (StepNet, (4, 1, 16, 16)),
     "tutorial": (TutorialNet, (4, 1, 10, 10)),
@@ -60,6 +83,7 @@ NETWORKS: dict[str, tuple[Make, tuple[int, ...]]] = {
     "groups": (GroupNet, (4, 1, 8, 8)),
     "options": (option_net, (4, 1, 8, 8)),
     "frames": (FramesNet, (3, 4, 2, 8, 8)),
+    "scaled": (ScaledNet, (3, 4, 1, 8, 8)),
 }
 
 
@@ -67,9 +91,10 @@ def pruned(name: str, seed: int = 0) -> tuple[nn.Module, Make, list[Tensor]]:
     """A pruned network, what makes the unpruned one with other weights, and calls of both."""
     make, shape = NETWORKS[name]
     torch.manual_seed(seed)
-    graph = trace(enlivened(make()), torch.rand(shape), varying=name == "frames")
+    graph = trace(enlivened(make()), torch.rand(shape), varying=len(shape) == 5)
     loop = graph.idiom == "loop"
     inputs = torch.rand(shape) * 2
+    inputs = inputs.transpose(0, 1) if graph.batch_first else inputs
     network = hand_over(prune_network(graph, random_plan(graph, seed, (0.2, 0.7))))
     return network, make, [inputs] if loop else [inputs] * 4
 
