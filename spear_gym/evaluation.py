@@ -478,8 +478,7 @@ class PlanEvaluator:
             rate = active.rate
             kept_inputs = active.shape[2] / self.graph.nodes[first.inputs[0]].shape[0]
         else:
-            last = next(reversed(list(settled.values())))
-            rate = last.input_rate
+            rate = settled[self.graph.connections[-1].name].input_rate
             kept_inputs = self._prefixes[key[:-1]].kept_inputs if key else 1.0
         return PrefixMeasure(rate, walk.synops / samples, opened, kept_inputs)
 

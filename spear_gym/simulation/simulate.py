@@ -47,7 +47,7 @@ class Simulator:
         calibration: calibration samples, needed unless ``scoring`` is ``"plain"``.
         targets: the refit's regression targets, needed by ``"refit"``.
         precision: ``"bfloat16"`` computes convolutions and matrix products in bfloat16, in which
-            spikes are exact and weights are not; all else stays as it is.
+            spikes are exact and weights are not; all else, recurrent synapses too, stays as it is.
         watch: called with every node and its value, ``(time, samples, ...)``.
 
     Attributes:

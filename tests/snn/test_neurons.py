@@ -16,6 +16,8 @@ from snntorch.functional import quant
 from torch import Tensor, nn
 from training_steps import arctan, assert_same_training_step
 
+from spear_gym.pruning.surgery import prune_network
+from spear_gym.simulation.own_forward import check_simulation
 from spear_gym.snn.errors import TraceError
 from spear_gym.snn.graph import SpikingGraph
 from spear_gym.snn.neurons import MODELS
@@ -142,6 +144,46 @@ def test_lateral_inhibition_is_never_ignored(model: type[Model]) -> None:
 
     with pytest.raises(TraceError, match=r"uses lateral inhibition, .* set inhibition=False"):
         traced(make)
+
+
+class PlainAttribute(snn.Leaky):
+    """A value per channel that is neither a parameter nor a buffer."""
+
+    def __init__(self, channels: int, dims: int, **options: Any) -> None:
+        super().__init__(0.7, 0.3, spike_grad=arctan, **options)
+        self.gain = torch.rand(channels, *(1,) * dims) + 0.5
+
+    def forward(self, input_: Tensor, mem: Tensor | None = None) -> Any:
+        return super().forward(self.gain * input_, mem)
+
+
+def test_tensors_that_are_plain_attributes_are_cut() -> None:
+    graph = traced(PlainAttribute)
+    inputs = torch.rand(6, 1, 8, 8)
+    plan = random_plan(graph, 1, (0.4, 0.6))
+    assert_same_spikes(graph, plan, inputs, tolerance=0.01)
+    assert prune_network(graph, plan).lif1.gain.shape == (len(plan.kept[0]), 1, 1)
+
+
+class Tokens(nn.Module):
+    """As many tokens as features, and a neuron with values by feature, the last axis."""
+
+    def __init__(self, learned: bool) -> None:
+        super().__init__()
+        beta, threshold = torch.linspace(0.1, 0.95, 6), torch.linspace(0.05, 0.9, 6)
+        options = {"learn_beta": learned, "learn_threshold": learned, "init_hidden": True}
+        self.fc1 = nn.Linear(4, 6)
+        self.lif1 = snn.Leaky(beta, threshold, **options)
+        self.fc2 = nn.Linear(36, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc2(self.lif1(self.fc1(x)).flatten(1))
+
+
+@pytest.mark.parametrize("learned", [True, False])
+def test_values_by_feature_of_tokens(learned: bool) -> None:
+    graph = trace(enlivened(Tokens(learned)), torch.rand(4, 6, 4))
+    check_simulation(graph, torch.rand(5, 6, 4), 5)
 
 
 # ------------------------------------------------------------------ another snnTorch

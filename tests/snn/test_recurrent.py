@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from networks import enlivened, recurrent_net
 from neuron_kinds import some
 from reference import assert_same_spikes, frames_of, in_float64, random_plan, run_plain, slow_count
-from snntorch import surrogate
+from snntorch import surrogate, utils
 from torch import Tensor, nn
 from torch.nn.utils import prune
 from training_steps import arctan, assert_same_training_step, loop_readout
@@ -24,6 +24,7 @@ from spear_gym.evaluation import PlanEvaluator
 from spear_gym.lre.sampling import expected_fraction
 from spear_gym.pruning.plan import Plan
 from spear_gym.pruning.surgery import grafted_network, prune_network
+from spear_gym.simulation.own_forward import check_simulation
 from spear_gym.simulation.simulate import Simulator
 from spear_gym.snn.errors import TraceError
 from spear_gym.snn.neurons.recurrent import Recurrent
@@ -180,6 +181,133 @@ def test_state_goes_into_an_instance_of_the_pruned_size() -> None:
     fresh.load_state_dict(pruned.state_dict())
     expected = run_plain(pruned, [inputs] * steps).outputs
     assert torch.equal(run_plain(fresh, [inputs] * steps).outputs, expected)
+
+
+# ------------------------------------------------------------------ as people write it
+
+
+class Loop(nn.Module):
+    """A loop over time, its states handled by ``way``."""
+
+    def __init__(self, way: Callable[[Any, Tensor], Tensor], hidden: bool) -> None:
+        super().__init__()
+        self.way = way
+        self.fc1, self.fc2 = nn.Linear(30, 6), nn.Linear(6, 3)
+        self.lif1 = neuron(snn.RLeaky, linear_features=6, init_hidden=hidden)
+        self.lif2 = neuron(snn.RSynaptic, all_to_all=False, V=torch.rand(3), init_hidden=hidden)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.way(self, x.flatten(1))
+
+
+def from_init(net: Any, x: Tensor) -> Tensor:
+    spk1, mem1 = net.lif1.init_rleaky()
+    spk2, syn2, mem2 = net.lif2.init_rsynaptic()
+    out = []
+    for _ in range(4):
+        spk1, mem1 = net.lif1(net.fc1(x), spk1, mem1)
+        spk2, syn2, mem2 = net.lif2(net.fc2(spk1), spk2, syn2, mem2)
+        out.append(spk2)
+    return torch.stack(out)
+
+
+def from_zeros(net: Any, x: Tensor) -> Tensor:
+    spk1 = mem1 = torch.zeros(len(x), net.fc1.out_features)
+    spk2 = syn2 = mem2 = torch.zeros(len(x), 3)
+    total = 0
+    for _ in range(4):
+        spk1, mem1 = net.lif1(net.fc1(x), spk=spk1, mem=mem1)
+        spk2, syn2, mem2 = net.lif2(net.fc2(spk1), spk2, syn2, mem2)
+        total = total + spk2
+    return total
+
+
+def hidden_states(net: Any, x: Tensor) -> Tensor:
+    utils.reset(net)
+    return torch.stack([net.lif2(net.fc2(net.lif1(net.fc1(x)))) for _ in range(4)])
+
+
+def membrane_as_spikes(net: Any, x: Tensor) -> Tensor:
+    spk1, mem1 = net.lif1.reset_mem()
+    for _ in range(4):
+        spk1, mem1 = net.lif1(net.fc1(x), mem1, mem1)
+    return net.fc2(spk1)
+
+
+def spikes_of_another(net: Any, x: Tensor) -> Tensor:
+    spk1, mem1 = net.lif1.reset_mem()
+    dropped = spk1
+    for _ in range(4):
+        spk1, mem1 = net.lif1(net.fc1(x), dropped, mem1)
+        dropped = nn.functional.avg_pool1d(spk1[None], 1)[0]
+    return net.fc2(spk1)
+
+
+@pytest.mark.parametrize("way", [from_init, from_zeros, hidden_states])
+def test_loops(way: Callable[[Any, Tensor], Tensor]) -> None:
+    net = enlivened(Loop(way, hidden=way is hidden_states), 3)
+    graph = trace(net, torch.rand(4, 1, 5, 6))
+    assert graph.idiom == "loop"
+    inputs = torch.rand(6, 1, 5, 6)
+    plan = random_plan(graph, 1, (0.4, 0.6))
+    pruned = prune_network(graph, plan)
+    walk = Simulator(graph, inputs, 4).run(plan)
+    own = pruned(inputs)
+    assert torch.equal(walk.readout, own if way is from_zeros else own.sum(0))
+    assert walk.layers["lif1.recurrent"].synops > 0 < walk.neurons["lif2"].spikes
+
+
+@pytest.mark.parametrize("way", [membrane_as_spikes, spikes_of_another])
+def test_spikes_that_are_not_its_own(way: Callable[[Any, Tensor], Tensor]) -> None:
+    with pytest.raises(TraceError, match=r"neuron 'lif1' is given a.* that is not its own"):
+        trace(Loop(way, hidden=False), torch.rand(4, 1, 5, 6))
+
+
+def cut_off(net: Any, x: Tensor) -> Tensor:
+    spk1, mem1 = net.lif1.reset_mem()
+    spk2, syn2, mem2 = net.lif2.reset_mem()
+    out = []
+    for _ in range(4):
+        spk1, mem1 = net.lif1(net.fc1(x), spk1.detach(), mem1)
+        spk2, syn2, mem2 = net.lif2(net.fc2(spk1), spk2, syn2, mem2)
+        out.append(spk2)
+    return torch.stack(out)
+
+
+def test_recurrent_spikes_cut_off_from_training() -> None:
+    graph = trace(enlivened(Loop(cut_off, hidden=False), 3), torch.rand(4, 1, 5, 6))
+    with pytest.raises(TraceError, match="fine-tuning would not train"):
+        check_simulation(graph, torch.rand(4, 1, 5, 6), 4)
+    graph = trace(enlivened(Loop(from_init, hidden=False), 3), torch.rand(4, 1, 5, 6))
+    check_simulation(graph, torch.rand(4, 1, 5, 6), 4)
+
+
+class Tied(nn.Module):
+    """Recurrence behind an addition, a concatenation and a flatten."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b, self.c = (nn.Conv2d(1, size, 3) for size in (4, 4, 3))
+        self.lif1 = neuron(snn.RLeaky, conv2d_channels=4, kernel_size=3, spike_grad=arctan)
+        self.lif2 = neuron(snn.RLeaky, conv2d_channels=7, kernel_size=1, spike_grad=arctan)
+        self.lif3 = neuron(snn.RLeaky, linear_features=84, spike_grad=arctan)
+        self.fc = nn.Linear(84, 3)
+        self.lif4 = neuron(snn.RSynaptic, linear_features=3, threshold=0.1, spike_grad=arctan)
+
+    def forward(self, x: Tensor) -> Tensor:
+        added = self.lif1(self.a(x) + self.b(x))
+        both = self.lif2(torch.cat([added, self.c(x)], 1))
+        return self.lif4(self.fc(self.lif3(both.flatten(1))))
+
+
+def test_channels_that_are_tied_or_joined() -> None:
+    graph = trace(enlivened(Tied(), 3), torch.rand(4, 1, 5, 6))
+    graph.model.double()
+    assert [group.channels for group in graph.groups] == [4, 3]
+    for seed in range(3):
+        inputs = torch.rand(4, 1, 5, 6, dtype=torch.float64)
+        spikes = assert_same_spikes(graph, random_plan(graph, seed, (0.3, 0.8)), inputs)
+        assert all(fired.any() for fired in spikes.values())
 
 
 # ------------------------------------------------------------------ a whole run
