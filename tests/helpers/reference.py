@@ -146,6 +146,8 @@ def own_readout(graph: SpikingGraph, model: nn.Module, inputs: Tensor, steps: in
         hook.remove()
         reset_own(model)
     values = in_steps(torch.stack(seen), node.at_once, steps)
+    if graph.decision.rule == "last":
+        return values[-1]
     return values.sum(0) if graph.readout == "spikes" else values.mean(0)
 
 
