@@ -434,10 +434,20 @@ def write_json(path: Path, content: Any) -> None:
 
 
 def tensor_bytes(tensors: Mapping[str, Tensor], note: dict[str, str] | None = None) -> bytes:
-    """Tensors in the safetensors format; equal tensors and notes give equal bytes."""
+    """Tensors in the safetensors format; equal tensors and notes give equal bytes.
+
+    One that stands under several names, as V of snnTorch's recurrent neurons, is written for each.
+    """
     from safetensors.torch import save
 
-    return save({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, note)
+    own: dict[str, Tensor] = {}
+    places: set[int] = set()
+    for name, tensor in tensors.items():
+        value = tensor.detach().cpu().contiguous()
+        place = value.untyped_storage().data_ptr()
+        own[name] = value.clone() if place in places else value
+        places.add(place)
+    return save(own, note)
 
 
 def write_tensors(

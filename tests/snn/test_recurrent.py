@@ -15,12 +15,14 @@ from hypothesis import strategies as st
 from networks import enlivened, recurrent_net
 from neuron_kinds import some
 from reference import assert_same_spikes, frames_of, in_float64, random_plan, run_plain, slow_count
+from safetensors.torch import load
 from snntorch import surrogate, utils
 from torch import Tensor, nn
 from torch.nn.utils import prune
 from training_steps import arctan, assert_same_training_step, loop_readout
 
 from spear_gym.evaluation import PlanEvaluator
+from spear_gym.files import tensor_bytes
 from spear_gym.lre.sampling import expected_fraction
 from spear_gym.pruning.plan import Plan
 from spear_gym.pruning.surgery import grafted_network, prune_network
@@ -341,6 +343,12 @@ def test_a_workload_goes_through_everything() -> None:
         if "recurrent" in name or name.endswith("V"):
             assert not torch.equal(trained, parameter), name
     assert tuned.model[6].linear_features == counts[2]
+    # V stands twice in a state_dict, and once in memory.
+    kept = load(tensor_bytes(tuned.model.state_dict()))
+    assert kept.keys() == tuned.model.state_dict().keys()
+    assert torch.equal(kept["3.V"], kept["3.recurrent.V"])
+    pruned.load_state_dict(kept)
+    assert measure(workload, pruned, "search") == tuned.search
 
 
 def test_expected_synops_know_recurrent_synapses() -> None:
