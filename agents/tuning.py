@@ -7,6 +7,7 @@ the tuning searches.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +17,7 @@ import numpy as np
 import yaml
 
 from spear_gym.files import write_json, write_text
+from spear_gym.judge import check_target
 from spear_gym.record.storage import mend_end, open_storage, open_study, own_study
 from spear_gym.settings import Goal, PlanSettings, flat
 from spear_gym.text import unknown
@@ -170,6 +172,7 @@ def check_tuning(settings: TuningSettings) -> None:
 
     Raises:
         AgentError: for an unknown algorithm, or numbers below 1.
+        TargetError: for a target that is no fraction.
     """
     if settings.algorithm not in SPACES:
         raise AgentError(unknown("algorithm to tune", settings.algorithm, tuple(SPACES)))
@@ -179,6 +182,8 @@ def check_tuning(settings: TuningSettings) -> None:
             raise AgentError(f"{name} is {getattr(settings, name)}; it must be at least 1")
     if not settings.targets:
         raise AgentError("tuning needs at least one target")
+    for target in settings.targets:
+        check_target(target)
 
 
 def tune(
@@ -258,7 +263,7 @@ def _study(settings: TuningSettings, path: Path, storage: BaseStorage) -> optuna
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     study = open_study(storage, _name(settings))
     mend_end(storage)
-    asked = settings.to_json() | {"trials": None, "targets": list(settings.targets)}
+    asked = json.loads(json.dumps(settings.to_json() | {"trials": None}))  # as it will be read
     found = study.user_attrs.get("settings")
     if found is None:
         study.set_user_attr("settings", asked)

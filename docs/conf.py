@@ -55,6 +55,9 @@ nitpick_ignore_regex = [
     ("py:.*", r"(collections|numpy|pathlib|torch|gymnasium|typing|abc)\..*"),
     ("py:.*", r"spear_gym\.(simulation|snn\.graph|lre\.families)(\..*)?"),
     ("py:data", r"FAMILIES|LOW_R2"),
+    ("py:.*", r"spear_gym\.pruning\.keeping\._.*"),
+    ("py:exc", r"KeepingError"),
+    ("py:(class|func)", r"spear_gym\.(pruning\.surgery\.OwnForward|snn\.handover\.hand_over)"),
 ]
 
 

@@ -225,11 +225,20 @@ def target_fraction(
             )
         target = target_synops / unpruned
     assert target is not None
+    check_target(target)
+    return float(target)
+
+
+def check_target(target: float) -> None:
+    """Refuses a target that is no fraction.
+
+    Raises:
+        TargetError: when it is not in (0, 1].
+    """
     if not (math.isfinite(target) and 0.0 < target <= 1.0):
         raise TargetError(
             f"target is {target:g}; it must lie in (0, 1], a fraction of the unpruned SynOps"
         )
-    return float(target)
 
 
 def make_estimator(

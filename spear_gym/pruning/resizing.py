@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import snntorch as snn
 from torch import Tensor, nn
 
 from spear_gym.pruning.plan import PlanError
+from spear_gym.snn.neurons.recurrent import take_widths
 from spear_gym.text import unknown
 
 _NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
@@ -44,6 +46,9 @@ def resize_to_fit(model: nn.Module, state: Mapping[str, Tensor]) -> nn.Module:
         }
         if any(tensors[name].shape != getattr(module, name).shape for name in tensors):
             _resize(module, tensors)
+    for module in model.modules():
+        if isinstance(module, snn.RLeaky | snn.RSynaptic):
+            take_widths(module)
     return model
 
 

@@ -25,6 +25,10 @@ class Net(nn.Module):
     def forward(self, x):
         return self.fc(self.lif(self.middle(self.conv(x))).flatten(1))
 
+class Noise(nn.Module):
+    def forward(self, x):
+        return x + torch.rand_like(x) * x
+
 class Shallow(nn.Module):
     def __init__(self):
         super().__init__()
@@ -44,7 +48,7 @@ def make(model=None, x=X, y=Y):
     return Workload(model=model or Net(nn.Identity()), train=data, search=data, test=data,
                     num_steps=2)
 
-def unknown_module(): return make(Net(nn.Softshrink()))
+def random_module(): return make(Net(Noise()))
 def shallow(): return make(Shallow())
 def branching(): return make(Branching(nn.Identity()))
 def nan_data(): return make(x=X / 0 * 0)
@@ -104,7 +108,7 @@ def test_bad_arguments(
 @pytest.mark.parametrize(
     ("function", "message"),
     [
-        ("unknown_module", "Softshrink"),
+        ("random_module", "draws at random"),
         ("shallow", "no prunable layer"),
         ("branching", ""),
         ("nan_data", "NaN or infinite"),

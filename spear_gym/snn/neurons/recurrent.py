@@ -81,15 +81,7 @@ class Recurrent(Model):
 
     def resize(self, module: snn.SpikingNeuron) -> None:
         """Its widths, and that V is held twice."""
-        layer = module.recurrent
-        if isinstance(layer, nn.Linear):
-            layer.out_features, layer.in_features = layer.weight.shape
-            module.linear_features = layer.out_features
-        elif isinstance(layer, nn.Conv2d):
-            layer.out_channels, layer.in_channels = layer.weight.shape[:2]
-            module.conv2d_channels = layer.out_channels
-        else:
-            tie(module)
+        take_widths(module)
 
     def returned(self, p: Tensors, spikes: Tensor) -> Tensor:
         """The current that the spikes of the step before give, ``(batch, channels, ...)``."""
@@ -185,3 +177,16 @@ def tie(neuron: snn.SpikingNeuron) -> None:
     if isinstance(layer, ONE_TO_ONE):
         held: Any = layer._parameters if "V" in layer._parameters else vars(layer)
         held["V"] = neuron.V
+
+
+def take_widths(module: snn.SpikingNeuron) -> None:
+    """Lets a recurrent neuron remember the widths that its weights have, and hold V twice."""
+    layer = module.recurrent
+    if isinstance(layer, nn.Linear):
+        layer.out_features, layer.in_features = layer.weight.shape
+        module.linear_features = layer.out_features
+    elif isinstance(layer, nn.Conv2d):
+        layer.out_channels, layer.in_channels = layer.weight.shape[:2]
+        module.conv2d_channels = layer.out_channels
+    else:
+        tie(module)
