@@ -129,6 +129,7 @@ class _Own:
     ) -> Any:
         output = forward(*a, **k)
         value = output[0] if isinstance(output, tuple) else output
+        value = value.clone()  # the network may write over it (`spikes += x`)
         if node.kind is Kind.NEURON:
             self._fired[node.name].append(value)
         if node.index == graph.output:
