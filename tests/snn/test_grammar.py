@@ -8,8 +8,8 @@ from __future__ import annotations
 import os
 
 import torch
-from grammar import SIZE, InTime, Spec, specs
-from hypothesis import HealthCheck, Phase, event, given, settings
+from grammar import SIZE, InTime, Layer, Spec, specs
+from hypothesis import HealthCheck, Phase, event, example, given, settings
 from networks import enlivened
 from own_forward import (
     assert_as_its_own_forward,
@@ -30,7 +30,24 @@ PHASES = (Phase.explicit, Phase.reuse, Phase.generate)
 EXAMPLES = int(os.environ.get("GRAMMAR_EXAMPLES", "40"))
 
 
+BIAS_TAKEN_OUT = Spec(
+    blocks=(
+        ("conv", Layer(4, 3, 1, False, False, "crop", "leaky")),
+        ("pool", "functional"),
+        ("conv", Layer(3, 3, 2, False, True, "instance", "synaptic")),
+        ("residual", ("and", Layer(2, 3, 1, False, False, "scale", "synaptic"))),
+        ("tokens", (8, "learned")),
+    ),
+    layout="at once",
+    hidden=4,
+    current=False,
+    output="batch first",
+)
+"""The gradient of a bias is rounding alone, and no reason to refuse the network."""
+
+
 @given(spec=specs())
+@example(spec=BIAS_TAKEN_OUT)
 @settings(max_examples=EXAMPLES, suppress_health_check=list(HealthCheck), phases=PHASES)
 def test_random_networks_are_right(spec: Spec) -> None:
     torch.manual_seed(0)
