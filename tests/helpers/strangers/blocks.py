@@ -352,7 +352,8 @@ BLOCKS = [
         Stranger(f"SEW {join}", f"spike-element-wise residual, {words}",
                  lambda join=join: Classifier(SewBlock(join)),
                  groups={"stem": 6, "body.conv1": 5})
-        for join, words in (("ADD", "h + x"), ("ADD in place", "h += x"), ("AND", "h * x"), ("IAND", "x * (1 - h)"))
+        for join, words in (("ADD", "h + x"), ("ADD in place", "h += x"), ("AND", "h * x"),
+                            ("IAND", "x * (1 - h)"))
     ),
     Stranger("MS-ResNet", "currents are added, nn.ModuleList of blocks", MsNet,
              groups={"stem": 6, "blocks.0.conv1": 5, "blocks.1.conv1": 5}),
