@@ -77,8 +77,10 @@ class Probe:
 
     def _of_samples(self) -> Expression:
         """The call, no longer bound to the number of samples that it was seen with."""
+        state = torch.get_rng_state()
         first = self._run(self.expression, self.inputs)
-        if not _equal(first, self._run(self.expression, self.inputs)):
+        drawn = not torch.equal(state, torch.get_rng_state())  # two draws can be alike by chance
+        if drawn or not _equal(first, self._run(self.expression, self.inputs)):
             raise UnfitError(
                 "draws at random; draw before the network is called, and give it frames "
                 "(samples, time, channel, ...)"
