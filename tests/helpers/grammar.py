@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from hypothesis import strategies as st
 from snntorch import utils
 from strangers.base import STEPS, Function, run
-from strangers.functions import Shuffle, SqueezeExcite, gamma, standardised
+from strangers.functions import Shuffle, SqueezeExcite, gamma
 from strangers.kinds import DecayedInput, ReluReset
 from torch import Tensor, nn
 
@@ -77,7 +77,7 @@ FUNCTIONS: dict[str, Callable[[int], nn.Module]] = {
     "crop": lambda c: Function(lambda _, x: F.pad(x, (1, 1, 1, 1))[..., 1:-1, 1:-1]),
     "upsample": lambda c: Function(lambda _, x: F.interpolate(x, scale_factor=1.5)),
     "adaptive max": lambda c: nn.AdaptiveMaxPool2d(4),
-    "instance": lambda c: Function(standardised),
+    "instance": lambda c: Function(lambda _, x: F.instance_norm(x, eps=0.01)),
     "where": lambda c: Function(lambda _, x: torch.where(x > 0, x, 0.1 * x)),
     "flip": lambda c: Function(lambda _, x: x.flip(-1)),
     "squeeze": lambda c: SqueezeExcite(c),
