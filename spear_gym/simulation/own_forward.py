@@ -40,7 +40,8 @@ SAME = 1e-4
 """The same where both ran the same operations."""
 
 NOISE = 1e-5
-"""Norm, relative to the largest gradient's, below which a gradient is rounding."""
+"""Norm, relative to the largest gradient's, below which a difference is rounding: that of a bias
+before a normalisation that takes it out again is nothing else."""
 
 TRAINED = 2
 """Samples whose gradients are compared; all time steps of them are kept in memory."""
@@ -128,6 +129,7 @@ class _Own:
     ) -> Any:
         output = forward(*a, **k)
         value = output[0] if isinstance(output, tuple) else output
+        value = value.clone()  # the network may write over it (`spikes += x`)
         if node.kind is Kind.NEURON:
             self._fired[node.name].append(value)
         if node.index == graph.output:
@@ -276,8 +278,8 @@ def _differing(
     """The first parameter whose two gradients differ by more than rounding."""
     largest = max((float(each.norm()) for each in (*theirs, *found)), default=0.0)
     for name, one, other in zip(named, theirs, found, strict=True):
-        size = max(float(one.norm()), float(other.norm()), NOISE * largest)
-        if float((one - other).norm()) > error * size:
+        allowed = max(error * float(one.norm()), error * float(other.norm()), NOISE * largest)
+        if float((one - other).norm()) > allowed:
             return name
     return None
 

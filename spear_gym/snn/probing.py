@@ -77,9 +77,12 @@ class Probe:
 
     def _of_samples(self) -> Expression:
         """The call, no longer bound to the number of samples that it was seen with."""
+        state = torch.get_rng_state()
         first = self._run(self.expression, self.inputs)
+        drawn = not torch.equal(state, torch.get_rng_state())  # two draws can be alike by chance
         for values in _drawn(self.inputs):
-            if not _equal(*(self._run(self.expression, values) for _ in range(2))):
+            pair = [self._run(self.expression, values) for _ in range(2)]
+            if drawn or not _equal(*pair):
                 raise UnfitError(
                     "draws at random; draw before the network is called, and give it frames "
                     "(samples, time, channel, ...)"
@@ -94,6 +97,11 @@ class Probe:
         for expression in _with_extents(self.expression, batch, 0):
             if all(_attempt(self._is_per_sample, expression, x) for x in _drawn(self.inputs)):
                 return expression
+        if any(isinstance(x, Tensor) and x.shape[:1] == (batch,) for x in self.expression.leaves()):
+            raise UnfitError(
+                f"uses a tensor that was made for {batch} samples, as noise that is drawn in forward "
+                "is; draw before the network is called, or make it for one sample"
+            )
         raise UnfitError("mixes the samples of a batch")
 
     def _is_per_sample(self, expression: Expression, inputs: Values) -> bool:

@@ -108,7 +108,7 @@ def test_bad_arguments(
 @pytest.mark.parametrize(
     ("function", "message"),
     [
-        ("random_module", "draws at random"),
+        ("random_module", "made for 4 samples, as noise that is drawn"),
         ("shallow", "no prunable layer"),
         ("branching", ""),
         ("nan_data", "NaN or infinite"),

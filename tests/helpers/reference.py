@@ -66,9 +66,9 @@ def run_plain(model: nn.Module, calls: Iterable[Tensor]) -> PlainRun:
     def watch(name: str) -> Any:
         def hook(module: nn.Module, args: tuple[Tensor, ...], output: Any) -> None:
             if isinstance(module, snn.SpikingNeuron):
-                spikes[name].append(first(output))
+                spikes[name].append(first(output).clone())  # `spikes += x` writes over them
             else:
-                inputs[name].append(args[0])
+                inputs[name].append(args[0].clone())
                 shapes[name] = tuple(output.shape[1:])
 
         return hook
@@ -135,7 +135,7 @@ def own_readout(graph: SpikingGraph, model: nn.Module, inputs: Tensor, steps: in
     seen: list[Tensor] = []
 
     def keep(module: nn.Module, _: Any, output: Any) -> None:
-        seen.append(module.mem if graph.readout == "membrane" else first(output))
+        seen.append((module.mem if graph.readout == "membrane" else first(output)).clone())
 
     hook = model.get_submodule(str(node.module)).register_forward_hook(keep)
     reset_own(model)

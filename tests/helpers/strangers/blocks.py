@@ -42,6 +42,9 @@ class SewBlock(nn.Module):
         h = self.lif2(self.bn2(self.conv2(self.lif1(self.bn1(self.conv1(x))))))
         if self.join == "ADD":
             return h + x
+        if self.join == "ADD in place":
+            h += x
+            return h
         if self.join == "AND":
             return h * x
         return x * (1.0 - h)
@@ -349,7 +352,8 @@ BLOCKS = [
         Stranger(f"SEW {join}", f"spike-element-wise residual, {words}",
                  lambda join=join: Classifier(SewBlock(join)),
                  groups={"stem": 6, "body.conv1": 5})
-        for join, words in (("ADD", "h + x"), ("AND", "h * x"), ("IAND", "x * (1 - h)"))
+        for join, words in (("ADD", "h + x"), ("ADD in place", "h += x"), ("AND", "h * x"),
+                            ("IAND", "x * (1 - h)"))
     ),
     Stranger("MS-ResNet", "currents are added, nn.ModuleList of blocks", MsNet,
              groups={"stem": 6, "blocks.0.conv1": 5, "blocks.1.conv1": 5}),
