@@ -99,8 +99,8 @@ class Probe:
                 return expression
         if any(isinstance(x, Tensor) and x.shape[:1] == (batch,) for x in self.expression.leaves()):
             raise UnfitError(
-                f"uses a tensor that was made for {batch} samples, as noise that is drawn in forward "
-                "is; draw before the network is called, or make it for one sample"
+                f"uses a tensor that was made for {batch} samples, as noise that is drawn in "
+                "forward is; draw before the network is called, or make it for one sample"
             )
         raise UnfitError("mixes the samples of a batch")
 

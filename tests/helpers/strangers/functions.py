@@ -252,7 +252,7 @@ REFUSES: tuple[tuple[str, str, str, Callable[[], nn.Module]], ...] = (
      "takes a decision on the values of a tensor", fn(decides)),
     ("mean over the batch", "x - x.mean(0)", "does not give one value for every sample",
      fn(lambda _, x: x - x.mean(0))),
-    ("noise", "x + torch.rand_like(x)", "mixes the samples of a batch",
+    ("noise", "x + torch.rand_like(x)", "made for 4 samples, as noise",
      fn(lambda _, x: x + torch.rand_like(x))),
     ("transposed convolution", "nn.ConvTranspose2d",
      "function 'conv_transpose2d' in module 'middle' (ConvTranspose2d), which adds up products",
