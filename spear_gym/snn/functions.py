@@ -18,7 +18,7 @@ from spear_gym.snn.probing import Probe, UnfitError, close
 from spear_gym.snn.products import adds_up_products
 
 if TYPE_CHECKING:
-    from spear_gym.snn.record import Recorder
+    from spear_gym.snn.recording import Recording
 
 ALIASES = frozenset({"contiguous", "detach", "clone", "float", "to", "requires_grad", "data"})
 RESHAPES = frozenset({"view", "reshape", "flatten", "squeeze"})
@@ -56,7 +56,7 @@ class Called:
         return self.kwargs.get(name, self.args[position] if len(self.args) > position else default)
 
 
-def interpret(recorder: Recorder, called: Called) -> bool:
+def interpret(recorder: Recording, called: Called) -> bool:
     """Gives the output of a call its meaning; ``False`` when its function is not known."""
     name = called.name
     if name in ADDITIONS:
@@ -74,7 +74,7 @@ def interpret(recorder: Recorder, called: Called) -> bool:
     return name in SHUFFLES and _shuffle(recorder, called)
 
 
-def _alias(recorder: Recorder, called: Called) -> bool:
+def _alias(recorder: Recording, called: Called) -> bool:
     meaning = recorder.meaning(called.args[0])
     if meaning is None or not isinstance(called.output, Tensor):
         return False
@@ -84,7 +84,7 @@ def _alias(recorder: Recorder, called: Called) -> bool:
     return True
 
 
-def _add(recorder: Recorder, called: Called) -> bool:
+def _add(recorder: Recording, called: Called) -> bool:
     args, output = called.args, called.output
     if called.kwargs.get("alpha", 1) != 1 or len(args) != 2:
         return False
@@ -119,12 +119,12 @@ def _add(recorder: Recorder, called: Called) -> bool:
     return True
 
 
-def _reshape(recorder: Recorder, called: Called) -> bool:
+def _reshape(recorder: Recording, called: Called) -> bool:
     step = recorder.meaning(called.args[0])
     return isinstance(step, Step) and flatten(recorder, called.args[0], called.output, step)
 
 
-def flatten(recorder: Recorder, source: Tensor, output: Tensor, step: Step) -> bool:
+def flatten(recorder: Recording, source: Tensor, output: Tensor, step: Step) -> bool:
     """A reshape that keeps the shape, or leaves one axis behind the samples."""
     if output.shape == source.shape:
         recorder.set(output, step)
@@ -136,7 +136,7 @@ def flatten(recorder: Recorder, source: Tensor, output: Tensor, step: Step) -> b
     return True
 
 
-def _pool(recorder: Recorder, called: Called) -> bool:
+def _pool(recorder: Recording, called: Called) -> bool:
     name, args = called.name, called.args
     step = recorder.meaning(args[0])
     folded = isinstance(step, Series) and step.folded
@@ -155,7 +155,7 @@ def _pool(recorder: Recorder, called: Called) -> bool:
     return True
 
 
-def _dropout(recorder: Recorder, called: Called) -> bool:
+def _dropout(recorder: Recording, called: Called) -> bool:
     step = recorder.meaning(called.args[0])
     training = called.kwargs.get("training", called.args[2:3] != (False,))
     if not isinstance(step, Step | Series) or training:
@@ -166,7 +166,7 @@ def _dropout(recorder: Recorder, called: Called) -> bool:
     return True
 
 
-def _concat(recorder: Recorder, called: Called) -> bool:
+def _concat(recorder: Recording, called: Called) -> bool:
     tensors = called.option("tensors", 0)
     dim = called.option("dim", 1, 0)
     steps = [recorder.meaning(t) for t in tensors]
@@ -181,7 +181,7 @@ def _concat(recorder: Recorder, called: Called) -> bool:
     return True
 
 
-def _shuffle(recorder: Recorder, called: Called) -> bool:
+def _shuffle(recorder: Recording, called: Called) -> bool:
     """Axes in another order; the channels may become the last, or the second again."""
     source, output = called.args[0], called.output
     step = recorder.meaning(source)
@@ -210,7 +210,7 @@ def order_of(called: Called) -> list[int]:
 # -------------------------------------------------------------------- anything else
 
 
-def operate(recorder: Recorder, called: Called) -> None:
+def operate(recorder: Recording, called: Called) -> None:
     """Records a function that is not known as what it is.
 
     Its output is opaque, with the reason, when it is no operation of a time step.
@@ -228,12 +228,12 @@ def operate(recorder: Recorder, called: Called) -> None:
         _blame(recorder, called.output, f"{where}, which {unfit}")
 
 
-def _blame(recorder: Recorder, output: Any, reason: str) -> None:
+def _blame(recorder: Recording, output: Any, reason: str) -> None:
     for tensor in tensors_in(output):
         recorder.set(tensor, Opaque(reason))
 
 
-def _record(recorder: Recorder, called: Called, known: list[Any]) -> None:
+def _record(recorder: Recording, called: Called, known: list[Any]) -> None:
     read = [(tensor, m) for tensor, m in known if isinstance(m, Step | Series | Buffer)]
     steps = [m for _, m in read if isinstance(m, Step)]
     series = [m for _, m in read if not isinstance(m, Step)]
@@ -249,7 +249,7 @@ def _record(recorder: Recorder, called: Called, known: list[Any]) -> None:
         recorder.add_operation(output, called.name, operation, steps)
 
 
-def _record_series(recorder: Recorder, called: Called, read: list[Any]) -> None:
+def _record_series(recorder: Recording, called: Called, read: list[Any]) -> None:
     """An operation on a whole recording: on one that is folded, or the same at every step."""
     meanings = [recorder.term(tensor) for tensor, _ in read]
     first = meanings[0]
@@ -279,7 +279,7 @@ def _record_series(recorder: Recorder, called: Called, read: list[Any]) -> None:
 
 
 def _same_at_every_step(
-    recorder: Recorder, called: Called, expression: Expression, read: list[Any], axis: int
+    recorder: Recording, called: Called, expression: Expression, read: list[Any], axis: int
 ) -> None:
     for t in range(called.output.shape[axis]):
         one = [tensor.select(axis, t) for tensor, _ in read]
@@ -296,7 +296,7 @@ def _same_at_every_step(
 
 
 def settle(
-    recorder: Recorder,
+    recorder: Recording,
     called: Called,
     expression: Expression,
     inputs: Sequence[Tensor],
@@ -320,7 +320,7 @@ def settle(
 
 
 def _refuse_synapses(
-    recorder: Recorder, called: Called, expression: Expression, inputs: Sequence[Tensor]
+    recorder: Recording, called: Called, expression: Expression, inputs: Sequence[Tensor]
 ) -> None:
     """Refuses what would add up products that nobody counts."""
     if called.name in PRODUCTS:
@@ -357,7 +357,7 @@ def _results(output: Any) -> list[Tensor]:
 
 
 def expression_of(
-    recorder: Recorder, called: Called, inputs: Sequence[Tensor], pick: int | None
+    recorder: Recording, called: Called, inputs: Sequence[Tensor], pick: int | None
 ) -> Expression:
     """The call with its tensors replaced by what they stand for."""
     places = {id(tensor): index for index, tensor in enumerate(inputs)}

@@ -14,7 +14,7 @@ from spear_gym.snn.drafts import Draft
 from spear_gym.snn.errors import TraceError
 from spear_gym.snn.graph import CONNECTIONS, Kind, Port
 from spear_gym.snn.meanings import Series, Step
-from spear_gym.snn.record import Recorder
+from spear_gym.snn.recording import Recording
 
 Place = tuple[int | str, ...]
 """Indices and keys that lead to a part of nested lists, tuples and dictionaries."""
@@ -91,7 +91,7 @@ def at(returned: Any, place: Place) -> Any:
     return found
 
 
-def find_output(recorder: Recorder, returned: Any, num_steps: int, asked: Place | None) -> Output:
+def find_output(recorder: Recording, returned: Any, num_steps: int, asked: Place | None) -> Output:
     """The output, as a series over all time steps.
 
     Args:
@@ -112,7 +112,7 @@ def find_output(recorder: Recorder, returned: Any, num_steps: int, asked: Place 
 
 
 def _first(
-    recorder: Recorder, found: Any, place: Place, num_steps: int, *, given: bool
+    recorder: Recording, found: Any, place: Place, num_steps: int, *, given: bool
 ) -> tuple[Place, Any]:
     """The first tensor, or list of one tensor a time step, and its place."""
     while not isinstance(found, Tensor):
@@ -133,7 +133,7 @@ def _first(
     return place, found
 
 
-def _steps(recorder: Recorder, found: Any, num_steps: int) -> Series | None:
+def _steps(recorder: Recording, found: Any, num_steps: int) -> Series | None:
     """What a list of one tensor a time step amounts to."""
     if not (isinstance(found, list | tuple) and len(found) == num_steps > 1):
         return None
@@ -143,7 +143,7 @@ def _steps(recorder: Recorder, found: Any, num_steps: int) -> Series | None:
     return meaning if isinstance(meaning, Series) else None
 
 
-def _output(recorder: Recorder, found: Any, place: Place, num_steps: int) -> Output:
+def _output(recorder: Recording, found: Any, place: Place, num_steps: int) -> Output:
     listed = not isinstance(found, Tensor)
     meaning = _steps(recorder, found, num_steps) if listed else recorder.term(found)
     if isinstance(meaning, Step):
@@ -177,7 +177,7 @@ def _is_followed(drafts: Sequence[Draft], index: int) -> bool:
     return False
 
 
-def _not_the_last(recorder: Recorder, returned: Any, output: Output, num_steps: int) -> str:
+def _not_the_last(recorder: Recording, returned: Any, output: Output, num_steps: int) -> str:
     others = []
     for place, found in _places(recorder, returned, (), num_steps):
         try:
@@ -195,13 +195,13 @@ def _not_the_last(recorder: Recorder, returned: Any, output: Output, num_steps: 
     )
 
 
-def _described(recorder: Recorder, output: Output) -> str:
+def _described(recorder: Recording, output: Output) -> str:
     draft = recorder.drafts[output.draft]
     return f"the {output.port} of '{draft.name}', {' x '.join(map(str, draft.shape))} wide"
 
 
 def _places(
-    recorder: Recorder, found: Any, place: Place, num_steps: int
+    recorder: Recording, found: Any, place: Place, num_steps: int
 ) -> Iterator[tuple[Place, Any]]:
     """All tensors, and lists of one tensor a time step, with their places."""
     if isinstance(found, Tensor) or _steps(recorder, found, num_steps) is not None:

@@ -18,7 +18,7 @@ from spear_gym.snn.meanings import Buffer, Opaque, Series, Step, series_of, time
 from spear_gym.snn.probing import close
 
 if TYPE_CHECKING:
-    from spear_gym.snn.record import Recorder
+    from spear_gym.snn.recording import Recording
 
 INDEXING = frozenset({"unbind", "getitem", "select"})
 SCALINGS = frozenset({"div", "truediv", "mul", "rmul", "idiv", "itruediv", "imul"})
@@ -28,7 +28,7 @@ ORDERED = frozenset({"softmax", "log_softmax", "sigmoid"})
 FOLDS: dict[int, Axis] = {0: "time-batch", 1: "batch-time"}
 
 
-def interpret_series(recorder: Recorder, called: Called) -> bool:
+def interpret_series(recorder: Recording, called: Called) -> bool:
     """Gives the output of a call its meaning, when it is about time."""
     name = called.name
     if name in MAKERS:
@@ -53,7 +53,7 @@ def interpret_series(recorder: Recorder, called: Called) -> bool:
     return name in SCALINGS and _scale(recorder, called, series)
 
 
-def _index(recorder: Recorder, called: Called, series: Series) -> bool:
+def _index(recorder: Recording, called: Called, series: Series) -> bool:
     source, axis = called.args[0], series.axis
     if called.name == "unbind" and series.scale == 1.0:
         if called.option("dim", 1, 0) % source.dim() != axis:
@@ -75,7 +75,7 @@ def _index(recorder: Recorder, called: Called, series: Series) -> bool:
     return True
 
 
-def _slice(recorder: Recorder, called: Called, series: Series) -> bool:
+def _slice(recorder: Recording, called: Called, series: Series) -> bool:
     """``x[t : t + 1]``, a time step that keeps its axis."""
     index, axis = called.args[1], series.axis
     items: tuple[Any, ...] = index if isinstance(index, tuple) else (index,)
@@ -89,7 +89,7 @@ def _slice(recorder: Recorder, called: Called, series: Series) -> bool:
     return True
 
 
-def _removed(recorder: Recorder, called: Called) -> bool:
+def _removed(recorder: Recording, called: Called) -> bool:
     """Takes an axis of size 1 away again, which stood for one time step."""
     source, axis, step = recorder.inserted[id(called.args[0])]
     shape = [size for place, size in enumerate(source.shape) if place != axis]
@@ -102,7 +102,7 @@ def _removed(recorder: Recorder, called: Called) -> bool:
     return True
 
 
-def _shuffle(recorder: Recorder, called: Called, series: Series) -> bool:
+def _shuffle(recorder: Recording, called: Called, series: Series) -> bool:
     """Axes in another order, as long as samples stay before the rest, and the rest in order."""
     if not isinstance(series.axis, int):
         return False
@@ -128,7 +128,7 @@ def _shuffle(recorder: Recorder, called: Called, series: Series) -> bool:
     return True
 
 
-def _reshape(recorder: Recorder, called: Called, series: Series) -> bool:
+def _reshape(recorder: Recording, called: Called, series: Series) -> bool:
     source, output = called.args[0], called.output
     if output.shape == source.shape:
         recorder.set(output, series)
@@ -158,7 +158,7 @@ def _ends(output: Tensor, source: Tensor, start: int) -> bool:
     return rest == own or rest == (prod(own),)
 
 
-def _flattened(recorder: Recorder, before: Tensor, output: Tensor, series: Series) -> bool:
+def _flattened(recorder: Recording, before: Tensor, output: Tensor, series: Series) -> bool:
     """Takes a reshape whose axes of time and samples are right: the rest is as it was, or flat."""
     if before.shape == output.shape:
         recorder.set(output, series)
@@ -174,11 +174,11 @@ def _flattened(recorder: Recorder, before: Tensor, output: Tensor, series: Serie
     return True
 
 
-def _flat_steps(recorder: Recorder, called: Called, series: Series) -> bool:
+def _flat_steps(recorder: Recording, called: Called, series: Series) -> bool:
     return _flattened(recorder, called.args[0], called.output, series)
 
 
-def _unsqueeze(recorder: Recorder, called: Called) -> bool:
+def _unsqueeze(recorder: Recording, called: Called) -> bool:
     """Remembers that an axis of size 1 was put in: it may be filled up to time."""
     meaning = recorder.meaning(called.args[0])
     dim = int(called.option("dim", 1)) % called.output.dim()
@@ -189,7 +189,7 @@ def _unsqueeze(recorder: Recorder, called: Called) -> bool:
     return False
 
 
-def _repeat(recorder: Recorder, called: Called) -> bool:
+def _repeat(recorder: Recording, called: Called) -> bool:
     """A value shown at every time step: repeated along an axis of its own, or over the samples."""
     source, output = called.args[0], called.output
     known = recorder.inserted.get(id(source))
@@ -218,13 +218,13 @@ def _repeat(recorder: Recorder, called: Called) -> bool:
     return True
 
 
-def _stack(recorder: Recorder, called: Called) -> bool:
+def _stack(recorder: Recording, called: Called) -> bool:
     tensors = called.option("tensors", 0)
     dim = called.option("dim", 1, 0) % called.output.dim()
     return recorder.set_recording(called.output, tensors, dim)
 
 
-def _concat(recorder: Recorder, called: Called) -> bool:
+def _concat(recorder: Recording, called: Called) -> bool:
     """Time steps with an axis of their own, put together along it."""
     tensors = called.option("tensors", 0)
     dim = called.option("dim", 1, 0) % called.output.dim()
@@ -239,7 +239,7 @@ def _concat(recorder: Recorder, called: Called) -> bool:
     return True
 
 
-def _reduce(recorder: Recorder, called: Called, series: Series) -> bool:
+def _reduce(recorder: Recording, called: Called, series: Series) -> bool:
     dim = called.option("dim", 1, called.kwargs.get("axis"))
     dim = dim[0] if isinstance(dim, tuple | list) and len(dim) == 1 else dim
     if not isinstance(series.axis, int) or not isinstance(dim, int):
@@ -251,7 +251,7 @@ def _reduce(recorder: Recorder, called: Called, series: Series) -> bool:
     return True
 
 
-def _after(recorder: Recorder, called: Called, series: Series) -> bool:
+def _after(recorder: Recording, called: Called, series: Series) -> bool:
     if series.axis is not None:
         return False
     expression = expression_of(recorder, called, [called.args[0]], None)
@@ -262,7 +262,7 @@ def _after(recorder: Recorder, called: Called, series: Series) -> bool:
     return True
 
 
-def _scale(recorder: Recorder, called: Called, series: Series) -> bool:
+def _scale(recorder: Recording, called: Called, series: Series) -> bool:
     factor = called.args[1]
     if not isinstance(factor, int | float) or factor <= 0:
         return False
@@ -274,7 +274,7 @@ def _scale(recorder: Recorder, called: Called, series: Series) -> bool:
     return True
 
 
-def assign(recorder: Recorder, target: Tensor, index: Any, value: Any) -> None:
+def assign(recorder: Recording, target: Tensor, index: Any, value: Any) -> None:
     """``target[index] = value``: a recording being filled, or something unknown."""
     meaning = recorder.term(value) if isinstance(value, Tensor) else None
     current = recorder.meaning(target)
