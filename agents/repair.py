@@ -19,6 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from torch import nn
 
@@ -99,6 +100,7 @@ def repair(
     seed: int,
     use_slack: bool = False,
     on_step: OnStep | None = None,
+    checkpoints: Path | None = None,
 ) -> Delivery:
     """Trims a network that breaks its target, and on request widens one that wastes it.
 
@@ -109,8 +111,9 @@ def repair(
         seed: of the fine-tunes.
         use_slack: widen.
         on_step: progress callback.
+        checkpoints: folder for those of the fine-tunes, see :meth:`PlanEvaluator.finetune`.
     """
-    work = _Work(evaluator, judge, seed, on_step or (lambda _: None))
+    work = _Work(evaluator, judge, seed, on_step or (lambda _: None), checkpoints)
     tuned, steps = work.trimmed(tuned)
     for _ in range(WIDEN_ROUNDS if use_slack else 0):
         if work.fraction(tuned) >= (1 - SLACK) * judge.target:
@@ -135,10 +138,19 @@ class _Work:
         judge: gives the target.
         seed: of the fine-tunes.
         on_step: progress callback.
+        checkpoints: folder for those of the fine-tunes.
     """
 
-    def __init__(self, evaluator: PlanEvaluator, judge: Judge, seed: int, on_step: OnStep) -> None:
+    def __init__(
+        self,
+        evaluator: PlanEvaluator,
+        judge: Judge,
+        seed: int,
+        on_step: OnStep,
+        checkpoints: Path | None = None,
+    ) -> None:
         self.evaluator, self.judge, self.seed, self.on_step = evaluator, judge, seed, on_step
+        self.checkpoints = checkpoints
         self.evaluations = 0
 
     def fraction(self, tuned: Finetuned) -> float:
@@ -222,7 +234,12 @@ class _Work:
     ) -> tuple[Finetuned, int]:
         """The network cut to a plan of its own, fine-tuned; the epochs that took."""
         try:
-            found, epochs = inner.finetune(cut.counts, seed=self.seed, recipe=recipe), recipe.epochs
+            found, epochs = (
+                inner.finetune(
+                    cut.counts, seed=self.seed, recipe=recipe, checkpoints=self.checkpoints
+                ),
+                recipe.epochs,
+            )
         except TrainingDiverged:
             found, epochs = inner.finetune(cut.counts, recipe=replace(recipe, epochs=0)), 0
         plan = _composed(tuned.plan, found.plan)
@@ -247,7 +264,7 @@ class _Work:
             larger = self._larger(inner, tuned)
             if larger is None:
                 return None
-            found = inner.finetune(larger.counts, seed=self.seed)
+            found = inner.finetune(larger.counts, seed=self.seed, checkpoints=self.checkpoints)
         except (EvaluationFailed, TrainingDiverged):
             return None
         found = replace(found, seconds=tuned.seconds + found.seconds)
