@@ -12,17 +12,20 @@ from pathlib import Path
 from typing import Any, Literal
 
 from spear_gym import files
+from spear_gym.checkpoint import is_checkpoint, remove_checkpoints
 from spear_gym.files import FileError, check_writable, raised_as, temporary_for
 from spear_gym.ownership import Lease, own
 from spear_gym.pruning.keeping import NETWORK, PLAN, STRUCTURE
 
 SETTINGS, RESULT = "settings.json", "result.json"
+DELIVERY = "delivery.json"
 OWNER = "owner.json"
 RUN_FORMAT = "spear-gym run 1"
 FRONT_FORMAT = "spear-gym front 1"
 
 RUN_FILES = (
-    PLAN, NETWORK, STRUCTURE, RESULT, "curve.png", "plan.png", "ledger.log", "cell.json", SETTINGS,
+    PLAN, NETWORK, STRUCTURE, DELIVERY, RESULT, "curve.png", "plan.png", "ledger.log", "cell.json",
+    SETTINGS,
 )  # fmt: skip
 """What a run folder holds besides its owner's file. The settings, by which it is recognised, are
 removed last."""
@@ -182,6 +185,7 @@ def owned(folder: Path) -> Iterator[Lease]:
 def remove_run(folder: Path) -> None:
     """Removes a run's files from its folder, and nothing else."""
     _remove(path for path in folder.iterdir() if _of_ledger(path.name))
+    remove_checkpoints(folder)
     _remove(folder / name for name in RUN_FILES)
 
 
@@ -240,7 +244,10 @@ def _being_written(name: str) -> bool:
         return True
     known = (*RUN_FILES, *FRONT_FILES)
     earlier = re.fullmatch(r"\.(.+)\.[a-z0-9_]{8}", name)
-    return temporary_for(name) in known or (earlier is not None and earlier[1] in known)
+    begun = temporary_for(name)
+    if begun is not None and is_checkpoint(begun):
+        return True
+    return begun in known or (earlier is not None and earlier[1] in known)
 
 
 def _of_ledger(name: str) -> bool:

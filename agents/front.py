@@ -191,8 +191,10 @@ def search_targets(
         SearchInterrupted: on Ctrl-C; what was found by then is kept.
     """
     folders = target_folders(folder, targets, resume=resume, overwrite=overwrite)
-    estimator = settings.goal.estimator(evaluator) if estimator is None else estimator
     goals = [settings.goal.at(target) for target in targets]
+    for goal in goals:
+        goal.fraction(evaluator)  # before a missing prediction is asked for
+    estimator = settings.goal.estimator(evaluator) if estimator is None else estimator
     jobs = [
         SearchJob(replace(settings, goal=goal), goal.judge(evaluator, estimator), own)
         for goal, own in zip(goals, folders, strict=True)

@@ -12,6 +12,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from spear_gym.checkpoint import remove_checkpoints
 from spear_gym.evaluation import Counts, EvaluationFailed, Finetuned, PlanEvaluator
 from spear_gym.files import uninterrupted, write_json
 from spear_gym.judge import Candidate, Judge
@@ -20,6 +21,7 @@ from spear_gym.record.ledger import Failure, Ledger, Replay
 from spear_gym.workload import Measurement, Workload, measure
 
 from .base import Agent, SearchResult, SearchSession, run_search
+from .delivery import Delivered, digest_of, read_delivery, write_delivery
 from .folders import RUN_FORMAT, SETTINGS, RunError, is_identity, owned, read_json
 from .repair import OnStep, RepairStep, repair
 from .run_folder import (
@@ -28,7 +30,6 @@ from .run_folder import (
     SearchSettings,
     estimator_json,
     write_best_plan,
-    write_network,
     write_run,
 )
 
@@ -189,8 +190,9 @@ def finish(
 ) -> SearchReport:
     """Fine-tunes the best plans, chooses on search, looks at test once, writes the results.
 
-    Where the settings ask for it, the chosen network is repaired before test is looked at. It is
-    written before that, so that it is kept whatever comes after.
+    Where the settings ask for it, the chosen network is repaired before test is looked at.
+    Fine-tunes have a checkpoint after every epoch, and the network is written before test is looked
+    at: a run that was stopped goes on from there, and one whose network is there only measures it.
 
     Args:
         evaluator: scores and fine-tunes.
@@ -205,18 +207,67 @@ def finish(
     Raises:
         RunError: when the network cannot be measured on test; it is kept in the folder.
     """
-    start = time.perf_counter()
     candidates = found.candidates if scored is None else scored
     ranked = sorted(candidates, key=Candidate.order)[: settings.top]
+    asked = digest_of(
+        [
+            settings.to_json(),
+            evaluator.fingerprint(),
+            judge.target,
+            [candidate.evaluation.counts for candidate in ranked],
+        ]
+    )
+    with owned(folder):
+        made = read_delivery(evaluator, asked, folder)
+        if made is None:
+            made = _made(evaluator, judge, settings, ranked, folder, on_batch, on_step)
+            write_delivery(made, asked, folder)
+        remove_checkpoints(folder)
+    start = time.perf_counter()
+    unpruned, measured = _on_test(evaluator.workload, made.tuned, folder)
+    end = time.perf_counter()
+    report = SearchReport(
+        found,
+        ranked[made.chosen],
+        made.tuned,
+        unpruned,
+        measured,
+        len(ranked),
+        len(candidates),
+        Phases(found.seconds, made.seconds, end - start),
+        made.steps,
+        made.evaluations,
+    )
+    with owned(folder):
+        write_run(report, evaluator, judge, settings, folder)
+    return report
+
+
+def _made(
+    evaluator: PlanEvaluator,
+    judge: Judge,
+    settings: SearchSettings,
+    ranked: Sequence[Candidate],
+    folder: Path,
+    on_batch: Callable[[int, int, int, float], None] | None,
+    on_step: OnStep | None,
+) -> Delivered:
+    """The best of the fine-tuned plans, repaired where that is asked for."""
+    start = time.perf_counter()
     tuned = []
     for number, candidate in enumerate(ranked):
         progress = None if on_batch is None else _numbered(on_batch, number)
         tuned.append(
-            evaluator.finetune(candidate.evaluation.counts, seed=settings.seed, on_batch=progress)
+            evaluator.finetune(
+                candidate.evaluation.counts,
+                seed=settings.seed,
+                on_batch=progress,
+                checkpoints=folder,
+            )
         )
     limit = judge.target * evaluator.reference.synops
     chosen = min(range(len(tuned)), key=lambda i: _final_order(tuned[i], limit))
-    candidate, network = ranked[chosen], tuned[chosen]
+    network = tuned[chosen]
     steps: tuple[RepairStep, ...] = ()
     extra = 0
     if settings.repair:
@@ -227,28 +278,10 @@ def finish(
             seed=settings.seed,
             use_slack=settings.use_slack,
             on_step=on_step,
+            checkpoints=folder,
         )
         network, steps, extra = delivery.tuned, delivery.steps, delivery.evaluations
-    middle = time.perf_counter()
-    with owned(folder):
-        write_network(network, folder)
-    unpruned, measured = _on_test(evaluator.workload, network, folder)
-    end = time.perf_counter()
-    report = SearchReport(
-        found,
-        candidate,
-        network,
-        unpruned,
-        measured,
-        len(tuned),
-        len(candidates),
-        Phases(found.seconds, middle - start, end - middle),
-        steps,
-        extra,
-    )
-    with owned(folder):
-        write_run(report, evaluator, judge, settings, folder)
-    return report
+    return Delivered(network, chosen, steps, extra, time.perf_counter() - start)
 
 
 def _on_test(

@@ -4,21 +4,26 @@ Nothing of it is in the paper, as far as that is known. SynOps and accuracies he
 search split, so that test stays untouched. Because the two splits differ a little, the aim is
 :data:`AIM` of the target.
 
-- **Trim.** Over the aim, the channels go that cost least: one at a time that of the group which
+- **Trim.** Over the aim, the channels go that cost least: step by step those of the group which
   loses least accuracy per SynOp saved, tried out on the fine-tuned network without training. A
   brief fine-tune follows, SynOps are measured, and if they came back up the next round allows for
   it. The last round does not train, so what it measures is what is handed over.
 - **Widen** (only on request). A network more than :data:`SLACK` under the target is given channels
-  back, one at a time that of the group which gains most accuracy per SynOp, as long as they fit.
+  back, step by step those of the group which gains most accuracy per SynOp, as long as they fit.
   The fine-tuned channels keep their weights, those that come back have the unpruned network's. The
   network is then fine-tuned in full, and trimmed where needed. The more accurate one on search is
   kept, the wider one when they are equal.
+
+A step is one channel, and more on wide networks (:mod:`spear_gym.agents.stepping`). A repair scores
+:data:`EVALUATIONS` plans at most, beside the search's budget, and says how many it took.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
 
 from torch import nn
 
@@ -29,6 +34,8 @@ from spear_gym.pruning.plan import Plan
 from spear_gym.pruning.surgery import grafted_network
 from spear_gym.training import Recipe, TrainingDiverged
 from spear_gym.workload import Workload
+
+from .stepping import Price, Stepping
 
 AIM = 0.99
 """Share of the target that a network is trimmed to on search."""
@@ -41,6 +48,9 @@ TRIM_ROUNDS = 3
 
 WIDEN_ROUNDS = 2
 """Larger plans that are fine-tuned at most."""
+
+EVALUATIONS = 200
+"""Plans that one repair scores at most, as many as a search does by default."""
 
 BRIEF_RATE = 0.3
 """Learning rate of a brief fine-tune, one epoch, over that of the recipe (*reconstructed*)."""
@@ -99,6 +109,8 @@ def repair(
     seed: int,
     use_slack: bool = False,
     on_step: OnStep | None = None,
+    checkpoints: Path | None = None,
+    budget: int = EVALUATIONS,
 ) -> Delivery:
     """Trims a network that breaks its target, and on request widens one that wastes it.
 
@@ -109,8 +121,11 @@ def repair(
         seed: of the fine-tunes.
         use_slack: widen.
         on_step: progress callback.
+        checkpoints: folder for those of the fine-tunes, see :meth:`PlanEvaluator.finetune`.
+        budget: plans to score at most, for all rounds together; each round also scores the network
+            that it begins with. What it lacks then stays undone.
     """
-    work = _Work(evaluator, judge, seed, on_step or (lambda _: None))
+    work = _Work(evaluator, judge, seed, on_step or (lambda _: None), checkpoints, budget)
     tuned, steps = work.trimmed(tuned)
     for _ in range(WIDEN_ROUNDS if use_slack else 0):
         if work.fraction(tuned) >= (1 - SLACK) * judge.target:
@@ -135,10 +150,21 @@ class _Work:
         judge: gives the target.
         seed: of the fine-tunes.
         on_step: progress callback.
+        checkpoints: folder for those of the fine-tunes.
+        budget: plans to score at most.
     """
 
-    def __init__(self, evaluator: PlanEvaluator, judge: Judge, seed: int, on_step: OnStep) -> None:
+    def __init__(
+        self,
+        evaluator: PlanEvaluator,
+        judge: Judge,
+        seed: int,
+        on_step: OnStep,
+        checkpoints: Path | None = None,
+        budget: int = EVALUATIONS,
+    ) -> None:
         self.evaluator, self.judge, self.seed, self.on_step = evaluator, judge, seed, on_step
+        self.checkpoints, self.budget = checkpoints, budget
         self.evaluations = 0
 
     def fraction(self, tuned: Finetuned) -> float:
@@ -179,50 +205,77 @@ class _Work:
 
         ``None`` when no channel can go.
         """
-        runs = inner.runs
-        whole = now = inner.evaluate(tuple(group.channels for group in inner.space.groups))
         limit = goal * self.evaluator.reference.synops
-        while now.synops > limit:
-            excess = now.synops - limit
-            moves = list(_scored(inner, self._smaller(inner, now.counts)))
-            if not moves:
-                break
-            here = now
-
-            def price(move: Evaluation, here: Evaluation = here) -> tuple[bool, float, float]:
-                saved = here.synops - move.synops
-                lost = max(0.0, here.accuracy - move.accuracy)
-                # Fewer inhibiting channels can mean more spikes: such a move comes last.
-                cost = lost / saved if saved > 0 else lost
-                return saved <= 0, cost, abs(saved - excess)  # noqa: B023 - called in this turn
-
-            now = min(moves, key=price)
+        runs = inner.runs
+        whole = inner.evaluate(tuple(group.channels for group in inner.space.groups))
         self.evaluations += inner.runs - runs
-        return None if now is whole else now
 
-    def _smaller(self, inner: PlanEvaluator, counts: Counts) -> Iterator[Counts]:
-        """The plan with one step taken off one group, for every group that has one to give.
+        def price(here: Evaluation, move: Evaluation) -> Price:
+            saved, excess = here.synops - move.synops, here.synops - limit
+            lost = max(0.0, here.accuracy - move.accuracy)
+            # Fewer inhibiting channels can mean more spikes: such a move comes last.
+            cost = lost / saved if saved > 0 else lost
+            return float(saved <= 0), cost, abs(saved - excess)
+
+        found = Stepping(
+            len(inner.space.groups),
+            partial(self._smaller, inner),
+            self._paid(inner),
+            lambda plan: plan.synops - limit,
+            price,
+            past=True,
+        ).walk(whole)
+        return None if found is whole else found
+
+    def _paid(self, inner: PlanEvaluator) -> Callable[[Counts], Evaluation | None]:
+        """Scores plans as long as there is budget; ``None`` for what cannot be evaluated."""
+        before = self.evaluations - inner.runs
+
+        def evaluate(counts: Counts) -> Evaluation | None:
+            if self.evaluations >= self.budget:
+                return None
+            try:
+                return inner.evaluate(counts)
+            except EvaluationFailed:
+                return None
+            finally:
+                self.evaluations = before + inner.runs
+
+        return evaluate
+
+    def _smaller(
+        self, inner: PlanEvaluator, counts: Counts, index: int, steps: int
+    ) -> Counts | None:
+        """The plan with steps taken off a group; ``None`` when it has none to give.
 
         A depthwise convolution cut to one channel is an ordinary one, so the fine-tuned network can
         have groups that the unpruned one has not, or without the blocks of that one's; they stay.
         """
         space = self.evaluator.space
-        floor = space.smallest_counts()
         own = {(group.name, group.blocks): index for index, group in enumerate(space.groups)}
-        for index, group in enumerate(inner.space.groups):
-            place = own.get((group.name, group.blocks))
-            if place is None:
-                continue
-            lower = space.next_lower(place, counts[index])
-            if floor[place] <= lower < counts[index]:
-                yield (*counts[:index], lower, *counts[index + 1 :])
+        group = inner.space.groups[index]
+        place = own.get((group.name, group.blocks))
+        if place is None:
+            return None
+        count, floor = counts[index], space.smallest_counts()[place]
+        for _ in range(steps):
+            lower = space.next_lower(place, count)
+            if not floor <= lower < count:
+                break
+            count = lower
+        return None if count == counts[index] else (*counts[:index], count, *counts[index + 1 :])
 
     def _cut(
         self, inner: PlanEvaluator, tuned: Finetuned, cut: Evaluation, recipe: Recipe
     ) -> tuple[Finetuned, int]:
         """The network cut to a plan of its own, fine-tuned; the epochs that took."""
         try:
-            found, epochs = inner.finetune(cut.counts, seed=self.seed, recipe=recipe), recipe.epochs
+            found, epochs = (
+                inner.finetune(
+                    cut.counts, seed=self.seed, recipe=recipe, checkpoints=self.checkpoints
+                ),
+                recipe.epochs,
+            )
         except TrainingDiverged:
             found, epochs = inner.finetune(cut.counts, recipe=replace(recipe, epochs=0)), 0
         plan = _composed(tuned.plan, found.plan)
@@ -247,7 +300,7 @@ class _Work:
             larger = self._larger(inner, tuned)
             if larger is None:
                 return None
-            found = inner.finetune(larger.counts, seed=self.seed)
+            found = inner.finetune(larger.counts, seed=self.seed, checkpoints=self.checkpoints)
         except (EvaluationFailed, TrainingDiverged):
             return None
         found = replace(found, seconds=tuned.seconds + found.seconds)
@@ -258,30 +311,31 @@ class _Work:
     def _larger(self, inner: PlanEvaluator, tuned: Finetuned) -> Evaluation | None:
         """The best plan with more channels that should just keep the target."""
         runs = inner.runs
-        start = now = inner.evaluate(tuned.plan.counts)
+        start = inner.evaluate(tuned.plan.counts)
+        self.evaluations += inner.runs - runs
         # What is measured with those channels is known; the scores say how it grows.
         scale = self.fraction(tuned) / max(start.synops, 1e-9)
         goal = AIM * self.judge.target
-        while True:
-            moves = [m for m in _scored(inner, self._wider(now.counts)) if m.synops * scale <= goal]
-            if not moves:
-                break
-            here = now
 
-            def worth(move: Evaluation, here: Evaluation = here) -> float:
-                return (move.accuracy - here.accuracy) / max(move.synops - here.synops, 1e-9)
+        def price(here: Evaluation, move: Evaluation) -> Price:
+            return ((here.accuracy - move.accuracy) / max(move.synops - here.synops, 1e-9),)
 
-            now = max(moves, key=worth)
-        self.evaluations += inner.runs - runs
-        return None if now is start else now
+        found = Stepping(
+            len(inner.space.groups),
+            self._wider,
+            self._paid(inner),
+            lambda plan: goal / scale - plan.synops,
+            price,
+            past=False,
+        ).walk(start)
+        return None if found is start else found
 
-    def _wider(self, counts: Counts) -> Iterator[Counts]:
-        """The plan with one step more in one group, for every group that is not whole."""
-        space = self.evaluator.space
-        for index, count in enumerate(counts):
-            higher = space.next_higher(index, count)
-            if higher > count:
-                yield (*counts[:index], higher, *counts[index + 1 :])
+    def _wider(self, counts: Counts, index: int, steps: int) -> Counts | None:
+        """The plan with steps more in a group; ``None`` when it is whole."""
+        space, count = self.evaluator.space, counts[index]
+        for _ in range(steps):
+            count = max(count, space.next_higher(index, count))
+        return None if count == counts[index] else (*counts[:index], count, *counts[index + 1 :])
 
     def _step(self, action: str, tuned: Finetuned, epochs: int) -> RepairStep:
         step = RepairStep(
@@ -328,15 +382,6 @@ def _composed(outer: Plan, inner: Plan) -> Plan:
         for name, before in zip(outer.groups, outer.kept, strict=True)
     )
     return Plan(outer.groups, outer.channels, kept)
-
-
-def _scored(evaluator: PlanEvaluator, plans: Iterable[Counts]) -> Iterator[Evaluation]:
-    """The plans' scores; those that cannot be evaluated are left out."""
-    for counts in plans:
-        try:
-            yield evaluator.evaluate(counts)
-        except EvaluationFailed:
-            continue
 
 
 def _kept_first(plan: Plan, rankings: tuple[tuple[int, ...], ...]) -> tuple[tuple[int, ...], ...]:

@@ -17,7 +17,7 @@ import numpy as np
 import yaml
 
 from spear_gym.files import write_json, write_text
-from spear_gym.judge import check_target
+from spear_gym.lre.targets import check_fraction
 from spear_gym.record.storage import mend_end, open_storage, open_study, own_study
 from spear_gym.settings import Goal, PlanSettings, flat
 from spear_gym.text import unknown
@@ -183,7 +183,7 @@ def check_tuning(settings: TuningSettings) -> None:
     if not settings.targets:
         raise AgentError("tuning needs at least one target")
     for target in settings.targets:
-        check_target(target)
+        check_fraction(target)
 
 
 def tune(

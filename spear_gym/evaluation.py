@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import time
 import warnings
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from torch import nn
 from torch.linalg import LinAlgError  # type: ignore[attr-defined]
 
+from spear_gym.checkpoint import checkpoint_in
 from spear_gym.degenerate import DegenerateWarning, network_faults
 from spear_gym.pruning.criteria import CRITERIA, CriterionError, rank_channels
 from spear_gym.pruning.limits import LimitError, RatioLimit, WholeLimit, check_names
@@ -496,6 +500,7 @@ class PlanEvaluator:
         seed: int = 0,
         recipe: Recipe | None = None,
         on_batch: OnBatch | None = None,
+        checkpoints: Path | None = None,
     ) -> Finetuned:
         """Fine-tunes a plan from its scored network.
 
@@ -504,8 +509,12 @@ class PlanEvaluator:
             seed: of the sample order.
             recipe: the workload's by default.
             on_batch: progress callback.
+            checkpoints: folder that a checkpoint is kept in after every epoch; a fine-tune that
+                was killed goes on from it to the same weights. It stays until the caller removes
+                it (:func:`spear_gym.checkpoint.remove_checkpoints`), once the network is safe.
 
         Raises:
+            CheckpointError: when the checkpoint is damaged.
             PlanError: when the pruned network's own forward fails, before anything is trained.
             TrainingDiverged: when the loss is not finite.
         """
@@ -515,6 +524,9 @@ class PlanEvaluator:
         graph = self.graph.rebind(model)
         chosen = self.workload.finetune if recipe is None else recipe
         workload = self.workload
+        kept = None
+        if checkpoints is not None:
+            kept = checkpoint_in(checkpoints, self._finetune_of(counts, seed, chosen))
         train(
             graph,
             workload.splits.train,
@@ -523,12 +535,19 @@ class PlanEvaluator:
             seed=seed,
             objective=workload.objective,
             on_batch=on_batch,
+            checkpoint=kept,
         )
         seconds = time.perf_counter() - start
         figures = measure(workload, model, "search")
         ways = dict(training_ways(graph, workload.splits.train.inputs))
         plan = self.space.plan(tuple(counts))
         return Finetuned(plan, make_picklable(model), figures, seconds, ways)
+
+    def _finetune_of(self, counts: Sequence[int], seed: int, recipe: Recipe) -> dict[str, str]:
+        """What a fine-tune depends on."""
+        plan = self.space.plan(tuple(counts))
+        asked = json.dumps([plan.to_json(), seed, recipe.to_json()])
+        return self.fingerprint() | {"fine-tune": hashlib.sha256(asked.encode()).hexdigest()}
 
 
 def _is_of_a_plan(error: Exception) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -19,13 +19,9 @@ from spear_gym.lre import (
     estimate_of,
     load_estimator,
 )
-from spear_gym.lre.fit import sample_plan
-from spear_gym.lre.samples import SampleStore
+from spear_gym.lre.targets import TargetError as TargetError  # raised by fits, too
+from spear_gym.lre.targets import check_fraction
 from spear_gym.reward import AdaptiveReward, RewardShape
-
-
-class TargetError(ValueError):
-    """The target cannot be used."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,20 +221,8 @@ def target_fraction(
             )
         target = target_synops / unpruned
     assert target is not None
-    check_target(target)
+    check_fraction(target)
     return float(target)
-
-
-def check_target(target: float) -> None:
-    """Refuses a target that is no fraction.
-
-    Raises:
-        TargetError: when it is not in (0, 1].
-    """
-    if not (math.isfinite(target) and 0.0 < target <= 1.0):
-        raise TargetError(
-            f"target is {target:g}; it must lie in (0, 1], a fraction of the unpruned SynOps"
-        )
 
 
 def make_estimator(
@@ -267,35 +251,3 @@ def make_estimator(
             "`spear lre` or spear_gym.fit_lre, or choose no prediction with lre='none'"
         )
     return shipped
-
-
-def check_reachable(
-    evaluator: PlanEvaluator, targets: Sequence[float], *, store: Path | None, seed: int = 0
-) -> None:
-    """Refuses, before a fit is paid for, a target that even the smallest plan misses by far.
-
-    That plan is the first of every fit, so what is paid for it here is not paid again.
-
-    Args:
-        evaluator: scores and fine-tunes.
-        targets: SynOps fractions after fine-tuning.
-        store: of the fit's samples.
-        seed: of the fit.
-
-    Raises:
-        TargetError: when a target cannot be reached.
-        LREError: when the store belongs to something else.
-    """
-    item = (evaluator.space.smallest_counts(), seed * 1000)
-    with SampleStore(store, evaluator.fingerprint()) as kept:
-        sample = kept.get(*item)
-        if sample is None:
-            sample = sample_plan(evaluator, item)
-            kept.add(sample, item[1])
-    # A fit is refused for targets so far outside its samples, among which this is the lowest.
-    if not sample.failed and min(targets) < sample.finetuned - RANGE_MARGIN:
-        raise TargetError(
-            f"target is {min(targets):g}, but the smallest plan has {sample.finetuned:.4f} of the "
-            f"unpruned SynOps after fine-tuning (every group pruned by {evaluator.space.limits}); "
-            "raise the target or max_ratio"
-        )

@@ -147,6 +147,7 @@ class Goal:
         Raises:
             ValueError: a subclass that names what does not fit; see :func:`make_judge`.
         """
+        self.fraction(evaluator)  # before a missing prediction is: it takes many fine-tunes
         return make_judge(
             evaluator,
             self.estimator(evaluator) if estimator is None else estimator,

@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from spear_gym.checkpoint import Checkpoint, Trained
 from spear_gym.data.splits import Split
 from spear_gym.device import exact_products
 from spear_gym.objective import Objective
@@ -102,6 +103,7 @@ def train(
     on_batch: OnBatch | None = None,
     penalty: Callable[[], Tensor] | None = None,
     max_batches: int | None = None,
+    checkpoint: Checkpoint | None = None,
 ) -> None:
     """Trains ``graph.model`` in place and leaves it in eval mode with its neurons reset.
 
@@ -115,8 +117,11 @@ def train(
         on_batch: progress callback.
         penalty: a differentiable scalar added to every batch's loss.
         max_batches: stop after so many batches; the learning rate decays within them.
+        checkpoint: written after every epoch, the last too; where there is one, it goes on from it
+            to the weights of a run that nobody stopped. Whoever asks for it removes it.
 
     Raises:
+        CheckpointError: when the checkpoint is of another network or recipe, or damaged.
         TrainingDiverged: when the loss, or a weight at the end, is not finite.
     """
     parameters = [p for p in graph.model.parameters() if p.requires_grad]
@@ -128,11 +133,17 @@ def train(
     optimizer = _optimizer(parameters, recipe)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, _schedule(total, recipe.warmup))
     generator = torch.Generator().manual_seed(seed)
-    graph.model.train()
-    done = 0
     device = split.inputs.device
+    trained = Trained(graph.model, optimizer, generator, device)
+    each = batches_in(len(split), recipe.batch_size, 1)
+    done = 0
     with seeded(seed, device), exact_products(device):
-        for index in sample_batches(len(split), recipe.batch_size, total, generator):
+        if checkpoint is not None:
+            checkpoint = _of_run(checkpoint, recipe, seed, len(split), num_steps, total)
+            done = each * checkpoint.restore(trained, total // each)
+            _set_rate(schedule, done)
+        graph.model.train()
+        for index in sample_batches(len(split), recipe.batch_size, total - done, generator):
             inputs = shifted(split.inputs[index], recipe.shift, generator)
             with _products_in(recipe.precision, inputs.device.type):
                 outputs = outputs_over_time(
@@ -155,14 +166,39 @@ def train(
             done += 1
             if on_batch is not None:
                 on_batch(done, total, float(loss.detach()))
+            if checkpoint is not None and done % each == 0:
+                checkpoint.save(trained, done // each)
     graph.model.eval()
     reset_neurons(graph.model)
-    # What the last batch did to the weights, no loss has seen.
+    _check_weights(parameters, total, recipe)
+
+
+def _check_weights(parameters: list[Any], total: int, recipe: Recipe) -> None:
+    """Sees what the last batch did to the weights, which no loss has seen."""
     if not all(bool(torch.isfinite(p).all()) for p in parameters):
         raise TrainingDiverged(
             f"weights became NaN or infinite in the last of {total} batches; lower the learning "
             f"rate (now {recipe.lr:g})"
         )
+
+
+def _of_run(
+    checkpoint: Checkpoint, recipe: Recipe, seed: int, samples: int, num_steps: int, total: int
+) -> Checkpoint:
+    """A checkpoint that also says what is trained on, how and how long."""
+    numbers = {"seed": seed, "samples": samples, "num_steps": num_steps, "batches": total}
+    settings = {f"recipe.{key}": value for key, value in recipe.to_json().items()}
+    of = {key: str(value) for key, value in (numbers | settings).items()}
+    return replace(checkpoint, of={**checkpoint.of, **of})
+
+
+def _set_rate(schedule: torch.optim.lr_scheduler.LambdaLR, done: int) -> None:
+    """The learning rate after so many batches."""
+    schedule.last_epoch = done
+    for group, base, factor in zip(
+        schedule.optimizer.param_groups, schedule.base_lrs, schedule.lr_lambdas, strict=True
+    ):
+        group["lr"] = base * factor(done)
 
 
 @contextmanager

@@ -6,12 +6,14 @@ import inspect
 import json
 from collections.abc import Callable
 from dataclasses import asdict, fields, replace
+from pathlib import Path
 
 import pytest
 
-from spear_gym.agents import reading
+from spear_gym.agents import make_agent, reading
 from spear_gym.agents.compare import cells
 from spear_gym.agents.compare.cells import CompareSettings
+from spear_gym.agents.front import search_targets
 from spear_gym.agents.run_folder import SearchSettings
 from spear_gym.cli.compare import compare
 from spear_gym.cli.search import search
@@ -181,3 +183,16 @@ def test_both_targets_are_refused(tiny: Workload) -> None:
     evaluator = PlanSettings(scoring="plain").evaluator(tiny)
     with pytest.raises(TargetError, match="not both"):
         Goal(target=0.5, target_synops=1.0, lre="none").judge(evaluator)
+
+
+def test_a_target_is_looked_at_before_a_fit_is_missed(tiny: Workload, tmp_path: Path) -> None:
+    """A fit takes many fine-tunes, and would not help."""
+    evaluator = PlanEvaluator(tiny)
+    with pytest.raises(LREError, match="there is no LRE fit"):
+        Goal(target=0.5).judge(evaluator)
+    with pytest.raises(TargetError, match="target is 2;"):
+        Goal(target=2.0).judge(evaluator)
+    settings = SearchSettings(tiny.name, "random", budget=2)
+    with pytest.raises(TargetError, match="target is 2;"):
+        search_targets(make_agent("random"), evaluator, settings, (0.5, 2.0), tmp_path / "front")
+    assert not (tmp_path / "front").exists()

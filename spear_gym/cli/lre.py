@@ -231,9 +231,9 @@ def estimator_for(
     A missing fit is made first, and kept for the next time.
     """
     from spear_gym.envs_registry.fits import stored_lre
-    from spear_gym.judge import check_reachable, make_estimator
+    from spear_gym.judge import make_estimator
     from spear_gym.lre.estimators import LRE_FORMAT
-    from spear_gym.lre.fit import Stopping
+    from spear_gym.lre.fit import Stopping, check_reachable
 
     stored = stored_lre(evaluator) if goal.lre == "auto" else None
     if goal.lre == "auto" and stored is None:

@@ -11,8 +11,10 @@ about c, and never less than 1 - 2 (1 - c), whatever the distribution of the noi
 over all fits: given one fit of n = 19 samples and c = 0.95, the bound is its largest residual, and
 covers 95 % of the plans with a probability of about 0.62. Plans that a search chose are *not*
 exchangeable with random ones; how often the bound holds for them is measured
-(docs/results/promise.md). Where the estimator fits poorly, the bound is widened: (1 - c) is halved,
-so that the worst case, too, holds with confidence c.
+(docs/results/promise.md). The f_-i are not clipped: a sample beyond the largest prediction would
+else count as a residual however well the model meets it, and raise every bound. Where the estimator
+fits poorly, the bound is widened: (1 - c) is halved, so that the worst case, too, holds with
+confidence c.
 """
 
 from __future__ import annotations
@@ -88,7 +90,7 @@ class BoundedEstimator:
     confidence: float
     widened: bool
     max_prediction: float
-    _leave_one_out: Sequence[SynopsEstimator] = field(repr=False, compare=False)
+    _leave_one_out: Sequence[FittedEstimator] = field(repr=False, compare=False)
     _above: Features = field(repr=False, compare=False)
     _used: float = field(repr=False)
 
@@ -97,7 +99,7 @@ class BoundedEstimator:
         return min(max(self._bound(scored, layers), 0.0), self.max_prediction)
 
     def _bound(self, scored: float, layers: Sequence[float]) -> float:
-        found = [one.predict(scored, layers) for one in self._leave_one_out]
+        found = [one.unclipped(scored, layers) for one in self._leave_one_out]
         return float(upper_bound(np.array(found), self._above, self._used))
 
 
@@ -137,7 +139,7 @@ def bounded(fit: SynopsEstimator, confidence: float) -> SynopsEstimator:
     ways = [fitted_to(fit, samples[:i] + samples[i + 1 :]) for i in range(len(samples))]
     above = np.array(
         [
-            sample.finetuned - way.predict(sample.scored, sample.layers)
+            sample.finetuned - way.unclipped(sample.scored, sample.layers)
             for sample, way in zip(samples, ways, strict=True)
         ]
     )

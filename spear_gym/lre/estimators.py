@@ -129,8 +129,16 @@ class FittedEstimator(ABC):
         """The largest fraction it predicts."""
 
     @abstractmethod
+    def unclipped(self, scored: float, layers: Sequence[float] = ()) -> float:
+        """What the model says, in [0, p_max] or not: what residuals are taken from."""
+
     def predict(self, scored: float, layers: Sequence[float] = ()) -> float:
-        """SynOps fraction after fine-tuning, see :class:`SynopsEstimator`."""
+        """SynOps fraction after fine-tuning, clipped to [0, p_max]; see :class:`SynopsEstimator`.
+
+        Raises:
+            LREError: when the family looks at layers and none are given.
+        """
+        return min(max(self.unclipped(scored, layers), 0.0), self.max_prediction)
 
     def check(self, fingerprint: dict[str, str]) -> None:
         """Refuses to be used under another fingerprint.
@@ -188,9 +196,9 @@ class LinearEstimator(FittedEstimator):
         """p_max = max(1, W + b)."""
         return max(1.0, self.weight + self.intercept)
 
-    def predict(self, scored: float, layers: Sequence[float] = ()) -> float:  # noqa: ARG002
-        """W * scored + b, clipped to [0, p_max]."""
-        return min(max(self.weight * scored + self.intercept, 0.0), self.max_prediction)
+    def unclipped(self, scored: float, layers: Sequence[float] = ()) -> float:  # noqa: ARG002
+        """W * scored + b."""
+        return self.weight * scored + self.intercept
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values."""
@@ -220,8 +228,8 @@ class ModelEstimator(FittedEstimator):
         """The larger of 1 and the largest fraction after fine-tuning among the samples."""
         return max(1.0, *(sample.finetuned for sample in self.fitted))
 
-    def predict(self, scored: float, layers: Sequence[float] = ()) -> float:
-        """The model's prediction, clipped to [0, p_max].
+    def unclipped(self, scored: float, layers: Sequence[float] = ()) -> float:
+        """The model's prediction.
 
         Raises:
             LREError: when the family looks at layers and none are given.
@@ -231,8 +239,7 @@ class ModelEstimator(FittedEstimator):
                 f"estimator '{self.family}' needs the SynOps of every layer, which are not known "
                 "here; use a fit of the estimator 'linear'"
             )
-        value = float(self.regression(np.array([[scored, *layers]]))[0])
-        return min(max(value, 0.0), self.max_prediction)
+        return float(self.regression(np.array([[scored, *layers]]))[0])
 
 
 def read_estimator(data: Any) -> FittedEstimator:

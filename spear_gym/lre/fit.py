@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from spear_gym.lre import (
 from spear_gym.lre.conformal import NO_BOUND, widened
 from spear_gym.lre.families import FAMILIES, check_family
 from spear_gym.lre.sampling import spanning_plans, spread_plans
+from spear_gym.lre.targets import TargetError, check_fraction
 from spear_gym.snn.graph import counted_synapses
 from spear_gym.training import Recipe, TrainingDiverged
 from spear_gym.workers.tasks import run_tasks
@@ -136,6 +138,7 @@ def fit_lre(
     workers: int = 1,
     store: Path | None = None,
     on_sample: OnSample | None = None,
+    keeping: Sequence[float] = (),
 ) -> FittedEstimator:
     """Fine-tunes random plans with the final recipe until the prediction is sure enough.
 
@@ -152,8 +155,11 @@ def fit_lre(
         workers: worker processes.
         store: file that samples are kept in as they come; a fit that was killed takes them again.
         on_sample: progress callback.
+        keeping: targets that plans shall keep later; those out of reach are refused after the
+            first fine-tune, see :func:`check_reachable`.
 
     Raises:
+        TargetError: when a target in ``keeping`` cannot be reached.
         LREError: when too few samples are left to fit to, or the store belongs to something else.
         OwnedError: when another process adds samples to the store.
     """
@@ -173,9 +179,52 @@ def fit_lre(
     held = [(counts, seed * 1000 + stopping.cap + index) for index, counts in enumerate(others)]
     least = max(FEWEST_TO_STOP, fewest + 1)  # bounds leave one out
     with SampleStore(store, evaluator.fingerprint()) as kept:
+        if keeping:
+            _check_reachable(evaluator, keeping, kept, seed)
         fitted = _Collection(items, kept, stopping, on_sample, least).run(evaluator, workers)
         rest = _Collection(held, kept, None, on_sample).run(evaluator, workers)
     return fit_estimator(estimator, fitted, evaluator.fingerprint(), rest)
+
+
+def check_reachable(
+    evaluator: PlanEvaluator, targets: Sequence[float], *, store: Path | None, seed: int = 0
+) -> None:
+    """Refuses, before a fit is paid for, a target that even the smallest plan misses.
+
+    That plan is the first of every fit, so what is paid for it here is not paid again.
+
+    Args:
+        evaluator: scores and fine-tunes.
+        targets: SynOps fractions after fine-tuning.
+        store: of the fit's samples.
+        seed: of the fit.
+
+    Raises:
+        TargetError: when a target is out of range, or cannot be reached.
+        LREError: when the store belongs to something else.
+    """
+    with SampleStore(store, evaluator.fingerprint()) as kept:
+        _check_reachable(evaluator, targets, kept, seed)
+
+
+def _check_reachable(
+    evaluator: PlanEvaluator, targets: Sequence[float], kept: SampleStore, seed: int
+) -> None:
+    for target in targets:
+        check_fraction(target)
+    item = (evaluator.space.smallest_counts(), seed * 1000)
+    sample = kept.get(*item)
+    if sample is None:
+        sample = sample_plan(evaluator, item)
+        kept.add(sample, item[1])
+    # Nothing smaller can be made of a network, by a search or by trimming it.
+    if not sample.failed and min(targets) < sample.finetuned:
+        raise TargetError(
+            f"target is {min(targets):g}, but the smallest plan has "
+            f"{math.ceil(sample.finetuned * 1e4) / 1e4:.4f} of the unpruned SynOps after "
+            f"fine-tuning (every group pruned by {evaluator.space.limits}); raise the target or "
+            "max_ratio"
+        )
 
 
 def _held_out_plans(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import shutil
 import signal
@@ -29,8 +30,8 @@ from spear_gym.settings import Goal
 from spear_gym.workload import Workload, measure
 
 FILES = {
-    "curve.png", "ledger.log", "network.json", "network.safetensors", "plan.json", "plan.png",
-    "result.json", "settings.json",
+    "curve.png", "delivery.json", "ledger.log", "network.json", "network.safetensors", "plan.json",
+    "plan.png", "result.json", "settings.json",
 }  # fmt: skip
 CHANGES = ("os.rename", "os.remove", "os.symlink", "os.link", "os.mkdir", "os.rmdir", "os.truncate")
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
@@ -211,22 +212,73 @@ def test_a_finished_run_is_whole_while_it_is_resumed(search: Search, tmp_path: P
     assert (folder / "plan.json").read_bytes() == before
 
 
+@pytest.mark.parametrize("repair", [False, True])
 def test_the_network_is_kept_when_it_cannot_be_measured(
-    search: Search, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    search: Search, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, repair: bool
 ) -> None:
+    """And is not made again: resumed, it is measured, whatever was scored and repaired before."""
     folder = tmp_path / "run"
 
     def without_memory(*_: object) -> None:
         raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
 
+    search = copy.copy(search)
+    tight = 0.05 if repair else 0.4  # that no network of the three plans keeps
+    search.judge = replace(search.judge, target=tight)
+    asked = {"repair": repair, "goal": Goal(target=tight), "top": 2}
     with monkeypatch.context() as patch:
         patch.setattr("spear_gym.agents.pipeline.measure", without_memory)
         message = f"the fine-tuned network is kept in '{folder}', but .* can't allocate memory"
         with pytest.raises(RunError, match=message):
-            search.run(folder)
+            search.run(folder, **asked)
     assert not (folder / "result.json").exists()
     kept = load_network(folder, search.workload)
-    search.run(folder)
+    with monkeypatch.context() as patch:
+        patch.setattr(PlanEvaluator, "finetune", lambda *_, **__: pytest.fail("made again"))
+        search.run(folder, **asked)
     again = load_network(folder, search.workload)
     for one, other in zip(kept.parameters(), again.parameters(), strict=True):
         assert torch.equal(one, other)
+    search.run(tmp_path / "whole", **asked)
+    assert search.outcome(folder) == search.outcome(tmp_path / "whole")
+    assert bool(read_result(folder)["repairs"]) == repair
+    assert {path.name for path in folder.iterdir()} == FILES
+
+
+@pytest.mark.parametrize("name", ["delivery.json", "plan.json", "network.json"])
+def test_a_network_that_was_changed_is_made_again(
+    search: Search, tmp_path: Path, name: str
+) -> None:
+    folder = tmp_path / "run"
+    search.run(folder)
+    expected = search.outcome(folder)
+    (folder / name).write_bytes((folder / name).read_bytes()[:-9])
+    search.run(folder)
+    assert search.outcome(folder) == expected
+
+
+def test_a_fine_tune_that_ended_is_not_repeated(
+    search: Search, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed in the second plan's fine-tune, the first plan's is there still."""
+    asked = replace(search.settings, top=2)
+    seen: list[tuple[int, int]] = []
+
+    def stop(number: int, done: int, *_: Any) -> None:
+        seen.append((number, done))
+        if number == 1:
+            raise KeyboardInterrupt
+
+    with claimed(tmp_path / "run"):
+        rest = (search.evaluator, search.judge, asked)
+        found = search_in_folder(make_agent("random"), *rest, tmp_path / "run")
+        with pytest.raises(KeyboardInterrupt):
+            finish(*rest, found, tmp_path / "run", on_batch=stop)
+        assert len(list((tmp_path / "run").glob("finetune-*.safetensors"))) == 1
+        before, seen[:] = [*seen], []
+        finish(*rest, found, tmp_path / "run", on_batch=lambda *now: seen.append(now[:2]))
+    assert {number for number, _ in before} == {0, 1}
+    assert {number for number, _ in seen} == {1}
+    search.run(tmp_path / "whole", top=2)
+    assert search.outcome(tmp_path / "run") == search.outcome(tmp_path / "whole")
+    assert {path.name for path in (tmp_path / "run").iterdir()} == FILES

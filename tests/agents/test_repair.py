@@ -22,6 +22,7 @@ from spear_gym.judge import Judge
 from spear_gym.lre import NoEstimator
 from spear_gym.pruning.surgery import prune_network
 from spear_gym.reward import TargetAwareReward
+from spear_gym.snn.zoo import ConvSNN
 from spear_gym.training import Recipe
 from spear_gym.workload import Workload, measure
 
@@ -440,3 +441,41 @@ def test_networks_of_other_kinds(
     assert_consistent(evaluator, wider)
     assert fraction_of(workload, wider.tuned.model) <= 1.2 * fraction
     assert wider.tuned.search.accuracy >= trimmed.tuned.search.accuracy
+
+
+def wide() -> Workload:
+    """528 channels in eleven layers, on tiny images."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        widths = (16, 16, 32, 32, 48, 48, 48, 64, 64, 80, 80)
+        model = enlivened(ConvSNN(widths, (2, 4, 7), 8))
+        data = frames((1, 8, 8), 10)
+        return Workload(
+            model=model, train=data(32), search=data(60), test=data(20), num_steps=2,
+            finetune=Recipe(epochs=0, batch_size=16), calibration_samples=32, scoring="plain",
+        )  # fmt: skip
+
+
+def test_a_wide_network_takes_tens_of_evaluations() -> None:
+    """One channel at a time, widening took 342 and 715."""
+    evaluator = PlanEvaluator(wide())
+    tuned = evaluator.finetune([int(0.7 * group.channels) for group in evaluator.space.groups])
+    fraction = tuned.search.synops / evaluator.reference.synops
+    for share, action in ((1.0, "trim"), (1.1, "widen"), (1.3, "widen")):
+        target = share * fraction
+        found = repair(evaluator, judge_of(target), tuned, seed=0, use_slack=share > 1)
+        assert [step.action for step in found.steps] == [action]
+        assert (1 - SLACK) * target <= found.steps[0].fraction <= AIM * target + 1e-9
+        assert found.evaluations <= 90
+
+
+@pytest.mark.parametrize("share", [0.3, 1.9])
+@pytest.mark.parametrize("budget", [1, 5, 12])
+def test_evaluations_have_a_limit(tiny: Workload, share: float, budget: int) -> None:
+    """What was reached by then is handed over."""
+    evaluator, tuned = PlanEvaluator(tiny), tiny_tuned()
+    target = share * fraction_of(tiny, tuned.model)
+    delivery = repair(evaluator, judge_of(target), tuned, seed=0, use_slack=True, budget=budget)
+    rounds = len(delivery.steps) + 1  # each of which scores what it begins with
+    assert delivery.evaluations <= budget + rounds
+    assert_consistent(evaluator, delivery)

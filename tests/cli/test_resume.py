@@ -118,7 +118,7 @@ def test_disturbed_run_ends_as_an_undisturbed_one(
     process = subprocess.Popen(
         [*command, *map(str, arguments), "--out", str(folder)],
         env=os.environ
-        | {"PYTHONPATH": str(Path(__file__).parent / "helpers"), "OMP_NUM_THREADS": "1"},
+        | {"PYTHONPATH": str(Path(__file__).parents[1] / "helpers"), "OMP_NUM_THREADS": "1"},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

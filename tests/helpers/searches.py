@@ -10,6 +10,7 @@ from commands import read
 
 FILES = {
     "curve.png",
+    "delivery.json",
     "ledger.log",
     "network.json",
     "network.safetensors",
@@ -18,7 +19,7 @@ FILES = {
     "result.json",
     "settings.json",
 }
-UNSIGNED = {"ledger.log", "network.json", "curve.png", "plan.png"}
+UNSIGNED = {"delivery.json", "ledger.log", "network.json", "curve.png", "plan.png"}
 """Files whose checksum is not in the result."""
 ENDED = (0, 3)
 """Exit status of a search that ended; 3 when the target is broken on a toy's few test images."""
@@ -31,12 +32,7 @@ def result_of(folder: Path) -> dict[str, Any]:
     """The result without what a clock says and what depends on when it was interrupted."""
     result = read(folder / "result.json")
     statistics = result.pop("statistics")
-    assert set(result.pop("sha256")) == FILES - {
-        "ledger.log",
-        "network.json",
-        "curve.png",
-        "plan.png",
-    }
+    assert set(result.pop("sha256")) == FILES - UNSIGNED
     assert not any("PyTorch" in way for way in statistics)
     assert set(result.pop("seconds")) == {"search", "finetune", "test"}
     return result

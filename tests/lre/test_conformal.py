@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,8 +13,10 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from toys import failed, on_line, sample
 
+from spear_gym.envs_registry.fits import SHIPPED
 from spear_gym.lre import (
     BoundedEstimator,
+    FittedEstimator,
     LinearEstimator,
     LREError,
     NoEstimator,
@@ -22,6 +25,7 @@ from spear_gym.lre import (
     estimate_of,
     fit_estimator,
     fit_line,
+    load_estimator,
     samples_needed,
 )
 from spear_gym.lre.conformal import upper_bound
@@ -52,9 +56,7 @@ def slow_bound(points: Sequence[tuple[float, float]], at: float, confidence: flo
     for i, (x, y) in enumerate(points):
         others = np.array([point for j, point in enumerate(points) if j != i])
         weight, intercept = np.polyfit(others[:, 0], others[:, 1], 1)
-        top = max(1.0, weight + intercept)
-        predicted = [min(max(weight * s + intercept, 0.0), top) for s in (at, x)]
-        values.append(predicted[0] + y - predicted[1])
+        values.append(weight * at + intercept + y - (weight * x + intercept))
     wanted = confidence * (len(points) + 1)
     reached = [v for v in values if sum(other <= v for other in values) >= wanted - 1e-9]
     return float(min(reached))
@@ -259,6 +261,36 @@ def test_every_family_has_a_bound(family: str) -> None:
     assert sum(below) >= 8
     new = samples[12]
     assert 0.0 <= bound.predict(new.scored, new.layers) <= bound.max_prediction
+
+
+@pytest.mark.parametrize("family", ["linear", "proportional", "quadratic"])
+def test_a_sample_beyond_one_that_the_model_meets_raises_no_bound(family: str) -> None:
+    """Recalibrated, a whole plan can have more SynOps than the unpruned network."""
+    scored = [*np.linspace(0.1, 1.0, 19).tolist(), 1.2]
+    fit = fit_estimator(family, on_line(0.9, 0.0, scored), {})
+    bound = bounded(fit, 0.95)
+    assert [bound.predict(s) for s in (0.1, 0.5, 0.9)] == pytest.approx([0.09, 0.45, 0.81])
+
+
+def clipped_bound(fit: FittedEstimator, at: Sample, confidence: float) -> float:
+    """As it was taken when the predictions inside the residuals were clipped."""
+    values = []
+    for index, left in enumerate(fit.fitted):
+        other = fit_estimator(fit.family, fit.fitted[:index] + fit.fitted[index + 1 :], {})
+        near = other.predict(at.scored, at.layers)
+        values.append(near + (left.finetuned - other.predict(left.scored, left.layers)))
+    rank = math.ceil(round(confidence * (len(values) + 1), 9))
+    return max(sorted(values)[rank - 1], 0.0)
+
+
+@pytest.mark.parametrize("path", sorted(SHIPPED.glob("*.json")), ids=lambda path: path.stem)
+def test_shipped_fits_keep_their_bounds(path: Path) -> None:
+    """To the last digit: none of their predictions was clipped."""
+    fit = load_estimator(path)
+    bound = bounded(fit, 0.95)
+    for scored in np.linspace(0.05, 1.0, 8).tolist():
+        at = sample(scored, 0.0)
+        assert bound.predict(scored) == clipped_bound(fit, at, 0.95)
 
 
 @given(st.integers(0, 50), st.floats(0.0, 1.3))

@@ -25,6 +25,7 @@ from spear_gym.lre import LineIntervals, LREError, Sample, SampleStore, bounded,
 from spear_gym.lre import fit as lre_fit
 from spear_gym.lre.fit import Progress, Stopping, fit_lre, sample_plan
 from spear_gym.lre.sampling import spanning_plans
+from spear_gym.lre.targets import TargetError
 from spear_gym.training import Recipe
 from spear_gym.workload import Workload, measure
 
@@ -396,3 +397,22 @@ def test_stopping_rules_that_cannot_be(settings: dict[str, Any], message: str) -
 def test_negative_held_out(toy: Workload) -> None:
     with pytest.raises(LREError, match="held_out is -1"):
         fit_lre(PlanEvaluator(toy), held_out=-1)
+
+
+@pytest.mark.parametrize("share", [0.999, 0.5])
+def test_a_target_below_the_smallest_plan_costs_one_fine_tune(
+    tight: Counting, evaluator: PlanEvaluator, tmp_path: Path, share: float
+) -> None:
+    store = tmp_path / "samples.json"
+    smallest = fit_lre(evaluator, stopping=Stopping(cap=3, tolerance=0.0)).samples[0]
+    assert smallest.counts == evaluator.space.smallest_counts()
+    tight.made.clear()
+    targets = (0.9, share * smallest.finetuned)
+    with pytest.raises(TargetError, match=r"but the smallest plan has 0\.\d{4} .*max_ratio"):
+        fit_lre(evaluator, store=store, keeping=targets)
+    assert len(tight.made) == 1
+    with pytest.raises(TargetError, match=r"target is 1\.5; it must lie in \(0, 1\]"):
+        fit_lre(evaluator, keeping=(1.5,))
+    assert len(tight.made) == 1, "what can be seen costs nothing"
+    fit = fit_lre(evaluator, store=store, keeping=(smallest.finetuned,))
+    assert len(tight.made) == fit.fit.samples, "what was paid for is not paid again"

@@ -85,7 +85,7 @@ def test_a_function_that_cannot_be_imported_is_told(monkeypatch: pytest.MonkeyPa
 def test_a_workload_that_the_user_registered_travels_whole(
     tiny: Workload, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(catalogue, "_FACTORIES", dict(catalogue._FACTORIES))
+    monkeypatch.setattr(catalogue, "FACTORIES", dict(catalogue.FACTORIES))
     monkeypatch.setattr(catalogue, "_LOADED", {})
     splits, graph = tiny.splits, tiny.graph
     register_workload(
