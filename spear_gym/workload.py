@@ -33,6 +33,7 @@ from spear_gym.simulation.own_forward import check_simulation
 from spear_gym.simulation.simulate import SCORINGS, Scoring, Simulator
 from spear_gym.simulation.walk import Walk
 from spear_gym.snn.decision import ScoreFunction
+from spear_gym.snn.errors import TraceError
 from spear_gym.snn.graph import SpikingGraph
 from spear_gym.snn.leaves import describe
 from spear_gym.snn.trace import private_copy, trace
@@ -186,21 +187,26 @@ class Workload:
         if len(example) < 2:
             raise WorkloadError("the train split has 1 sample; at least 2 are needed")
         shown = example.transpose(0, 1) if self.varying else example
-        self.graph: SpikingGraph = trace(
-            model,
-            shown,
-            varying=self.varying,
-            events=events,
-            readout=readout,
-            num_classes=num_classes,
-            outputs=outputs,
-            batch_first=batch_first,
-        )
-        if self.graph.idiom == "loop" and self.graph.traced_steps != num_steps:
-            raise WorkloadError(
-                f"num_steps is {num_steps}, but the network's own loop runs "
-                f"{self.graph.traced_steps} time steps; pass num_steps={self.graph.traced_steps}"
+        try:
+            self.graph: SpikingGraph = trace(
+                model,
+                shown,
+                varying=self.varying,
+                events=events,
+                readout=readout,
+                num_classes=num_classes,
+                outputs=outputs,
+                batch_first=batch_first,
             )
+        except TraceError as error:
+            if varying is None and not self.varying and shown.shape[1:2] == (num_steps,):
+                raise TraceError(
+                    f"{error}. The samples, {tuple(shown.shape[1:])} each, were shown whole at "
+                    "every time step; if their first axis is time, say varying=True"
+                ) from error
+            raise
+        if self.graph.idiom == "loop" and self.graph.traced_steps != num_steps:
+            raise WorkloadError(_another_number_of_steps(num_steps, self.graph.traced_steps))
         if self.graph.groups:
             self.graph = runnable(self.graph, self._as_forward_takes(example))
         check_simulation(self.graph, example, num_steps)
@@ -381,6 +387,19 @@ def _objective(
         except ObjectiveError as error:
             raise WorkloadError(f"{name} split: {error}") from error
     return found
+
+
+def _another_number_of_steps(asked: int, traced: int) -> str:
+    if traced > 1:
+        return (
+            f"num_steps is {asked}, but the network's own loop runs {traced} time steps; pass "
+            f"num_steps={traced}"
+        )
+    return (
+        f"num_steps is {asked}, but forward runs 1 time step and starts its neurons' states "
+        f"itself, so that nothing is kept from step to step; loop over {asked} time steps in "
+        "forward, or give the neurons init_hidden=True and no states; or pass num_steps=1"
+    )
 
 
 def _restored(kind: type[Workload], payload: bytes) -> Workload:

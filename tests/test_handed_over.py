@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import pickle
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ import toys
 from gymnasium.vector import AsyncVectorEnv
 from reference import run_plain
 from rollouts import make_tiny
+from snntorch import utils
 from stable_baselines3.common.vec_env import SubprocVecEnv
 from torch import Tensor, nn
 
@@ -23,6 +25,7 @@ import spear_gym
 from spear_gym.env import make_env
 from spear_gym.evaluation import PlanEvaluator
 from spear_gym.pruning.plan import PlanError
+from spear_gym.snn.handover import hand_over
 from spear_gym.workload import Workload
 
 ACTION = np.array([0.5], np.float32)
@@ -151,3 +154,22 @@ def test_what_the_whole_network_cannot_do_is_not_asked_of_pruned_ones() -> None:
     evaluator = PlanEvaluator(workload)
     evaluator.check_narrowest()
     assert evaluator.space.fewest_counts() == (1, 1)
+
+
+class ResetsItself(nn.Module):
+    """A loop whose forward resets by snnTorch's list of constructed neurons."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc = nn.Linear(6, 4)
+        self.lif = snn.Leaky(beta=0.9, init_hidden=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        utils.reset(self)
+        return torch.stack([self.lif(self.fc(x)) for _ in range(3)])
+
+
+def test_a_copy_is_reset_once_it_is_handed_over() -> None:
+    copied = hand_over(copy.deepcopy(ResetsItself()))
+    images = 3 * torch.rand(8, 6, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(copied(images), copied(images))

@@ -129,6 +129,43 @@ def test_event_frames_vary() -> None:
         Workload(model=net, num_steps=4, **data)
 
 
+class OneStep(nn.Module):
+    """One time step that starts its neuron's state itself."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc = nn.Linear(6, CLASSES)
+        self.lif = snn.Leaky(beta=0.5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        spikes: Tensor = self.lif(self.fc(x), self.lif.init_leaky())[0]
+        return spikes
+
+
+def test_one_step_that_forgets_its_state_is_named() -> None:
+    data = dict.fromkeys(("train", "search", "test"), images(8, (6,)))
+    with pytest.raises(WorkloadError, match=r"forward runs 1 time step .*; loop over 3 time steps"):
+        Workload(model=OneStep(), num_steps=3, **data)
+
+
+class OverFrames(OneStep):
+    """The same as a loop over sequences, batch first."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        mem, spikes = self.lif.init_leaky(), []
+        for t in range(x.shape[1]):
+            spk, mem = self.lif(self.fc(x[:, t]), mem)
+            spikes.append(spk)
+        return torch.stack(spikes)
+
+
+def test_sequences_that_were_taken_for_static_are_named() -> None:
+    data = dict.fromkeys(("train", "search", "test"), images(8, (3, 6)))
+    with pytest.raises(TraceError, match=r"\(3, 6\) each, were shown whole .* say varying=True"):
+        Workload(model=OverFrames(), num_steps=3, **data)
+    assert Workload(model=OverFrames(), num_steps=3, varying=True, **data).graph.batch_first
+
+
 def test_reference_is_measured_once(toy: Workload) -> None:
     assert toy.reference("search") is toy.reference("search")
     assert toy.reference("search") == measure(toy, toy.graph.model, "search")

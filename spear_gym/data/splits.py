@@ -115,7 +115,8 @@ class Split:
         if len(self.inputs) != len(self.labels):
             raise ValueError(
                 f"there are {len(self.inputs)} inputs and {len(self.labels)} labels; "
-                "they must be equally many; check that both were cut alike"
+                "they must be equally many; check that both were cut alike, and that inputs have "
+                "samples first"
             )
         if self.inputs.numel() == 0:
             raise ValueError(

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -14,7 +15,7 @@ from spear_gym.snn.graph import Kind
 from spear_gym.snn.leaves import POOL_FUNCTIONS
 from spear_gym.snn.meanings import Buffer, Opaque, Series, Step, accumulate, is_zero, tensors_in
 from spear_gym.snn.operations import Expression, Input, Operation, Owned, function_name
-from spear_gym.snn.probing import Probe, UnfitError, close
+from spear_gym.snn.probing import DRAWS, Probe, UnfitError, close
 from spear_gym.snn.products import adds_up_products
 
 if TYPE_CHECKING:
@@ -281,12 +282,15 @@ def _record_series(recorder: Recording, called: Called, read: list[Any]) -> None
 def _same_at_every_step(
     recorder: Recording, called: Called, expression: Expression, read: list[Any], axis: int
 ) -> None:
+    before = torch.get_rng_state()
     for t in range(called.output.shape[axis]):
         one = [tensor.select(axis, t) for tensor, _ in read]
         try:
             alone = expression.value(one, recorder.owned)
         except Exception:  # whatever a function raises that is given fewer axes
             alone = None
+        if not torch.equal(before, torch.get_rng_state()):
+            raise UnfitError(DRAWS)
         whole = called.output.select(axis, t)
         if not (isinstance(alone, Tensor) and close(alone, whole)):
             raise UnfitError(

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from functools import partial
 
 import snntorch as snn
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
@@ -84,7 +85,20 @@ def check_layers(model: nn.Module) -> None:
         TraceError: for spiking neurons and layer options that are not supported.
     """
     for name, module in model.named_modules():
+        _refuse_compiled(name, module)
         is_leaf(name, module)
+
+
+def _refuse_compiled(name: str, module: nn.Module) -> None:
+    """Refuses what runs as other code than its forward, which cannot be watched."""
+    where = f"module '{name}'" if name else "the network"
+    if isinstance(module, torch.jit.ScriptModule):
+        raise TraceError(f"{where} is TorchScript; give the module that it was made from")
+    if "_orig_mod" in module._modules or getattr(module, "_compiled_call_impl", None) is not None:
+        raise TraceError(
+            f"{where} is compiled; give the module as it was before torch.compile "
+            "(`compiled._orig_mod`), and compile what is handed over"
+        )
 
 
 def _layer_problem(module: nn.Module) -> str | None:

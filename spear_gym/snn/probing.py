@@ -23,6 +23,12 @@ RELATIVE, ABSOLUTE = 1e-4, 1e-5
 Values = Sequence[Tensor]
 
 
+DRAWS = (
+    "draws at random; draw before the network is called, and give it frames (samples, time, "
+    "channel, ...)"
+)
+
+
 class UnfitError(Exception):
     """A function that is no operation of a time step; the message says why."""
 
@@ -83,10 +89,7 @@ class Probe:
         for values in _drawn(self.inputs):
             pair = [self._run(self.expression, values) for _ in range(2)]
             if drawn or not _equal(*pair):
-                raise UnfitError(
-                    "draws at random; draw before the network is called, and give it frames "
-                    "(samples, time, channel, ...)"
-                )
+                raise UnfitError(DRAWS)
         batch = len(self.inputs[0])
         if first.dim() == 0:
             raise UnfitError("gives one number for all samples")

@@ -6,6 +6,7 @@ import copy
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from traceback import walk_tb
 from typing import NamedTuple
 
 import snntorch as snn
@@ -153,11 +154,17 @@ def _record_as(
     try:
         output = recorder.run(inputs.clone())
     except (RuntimeError, TypeError, IndexError, AttributeError, ValueError) as error:
+        if _in_spikegen(error):
+            raise TraceError(
+                f"forward encodes its input by snntorch.spikegen: {error}; encode before the "
+                "network is called, and give it frames (samples, time, channel, ...)"
+            ) from error
         if isinstance(error, TraceError):
             raise
         raise TraceError(
             f"the network's forward failed on inputs of shape {tuple(inputs.shape)}: {error}; it "
-            "must accept one tensor: (batch, channel, ...) or (time, batch, channel, ...)"
+            "must accept one tensor: (batch, channel, ...) or (time, batch, channel, ...), of any "
+            "number of samples"
         ) from error
     reset_neurons(model)
     steps = set(recorder.calls.values())
@@ -199,6 +206,11 @@ def _record_as(
         fixed=dict(spaces.fixed),
     )
     return _Recorded(graph, found)
+
+
+def _in_spikegen(error: BaseException) -> bool:
+    frames = walk_tb(error.__traceback__)
+    return any(frame.f_globals.get("__name__") == "snntorch.spikegen" for frame, _ in frames)
 
 
 def _settled(drafts: list[Draft], num_steps: int) -> tuple[Draft, ...]:

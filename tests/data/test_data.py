@@ -194,7 +194,7 @@ Y = torch.tensor([0, 1, 2])
         (X, Y.bool(), "labels are torch.bool;.*integer"),
         (X[:, 0, 0, 0], Y, r"inputs have 1 axes, shape \(3,\); they must be .*unsqueeze"),
         (X[None, None], Y, "inputs have 6 axes"),
-        (X[:2], Y, "there are 2 inputs and 3 labels; they must be equally many"),
+        (X[:2], Y, r"there are 2 inputs and 3 labels; they must be equally many.*samples first"),
         (X[:0], Y[:0], r"the split is empty, shape \(0, 1, 4, 4\); it needs at least 1 sample"),
         (X[:, :0], Y, r"the split is empty, shape \(3, 0, 4, 4\)"),
         (X / 0, Y, "48 of 48 input values are NaN or infinite.*nan_to_num"),

@@ -22,7 +22,7 @@ from idioms import (
 )
 from networks import FramesNet, LoopNet, StepNet
 from reference import reset_own
-from snntorch import surrogate
+from snntorch import spikegen, surrogate
 from torch import Tensor, nn
 from torch.nn.utils import prune
 
@@ -119,6 +119,16 @@ def noisy(net: LoopNet, x: Tensor) -> Any:
 
 def rate_coded(net: LoopNet, x: Tensor) -> Any:
     return net.lif2(net.current(torch.bernoulli(x)))
+
+
+def rate_coded_at_once(net: LoopNet, x: Tensor) -> Any:
+    frames = spikegen.rate(x, num_steps=STEPS)
+    return torch.stack([net.lif2(net.current(frame))[0] for frame in frames])
+
+
+def latency_coded(net: LoopNet, x: Tensor) -> Any:
+    frames = spikegen.latency(x, num_steps=STEPS)
+    return torch.stack([net.lif2(net.current(frame))[0] for frame in frames])
 
 
 def noisy_layer(net: LoopNet, x: Tensor) -> Any:
@@ -339,6 +349,22 @@ REFUSALS: dict[str, tuple[Callable[[], nn.Module], str]] = {
     "no neuron": (lambda: LoopNet(no_neuron), r"no spiking neuron was called"),
     "random input": (lambda: LoopNet(noisy), r"layer 'conv' \(Conv2d\) reads the result of"),
     "rate coding": (lambda: LoopNet(rate_coded), r"result of function 'bernoulli'"),
+    "rate coding of all steps": (
+        lambda: LoopNet(rate_coded_at_once),
+        r"function 'bernoulli', which draws at random; draw before the network is called",
+    ),
+    "latency coding": (
+        lambda: LoopNet(latency_coded),
+        r"encodes its input by snntorch.spikegen: .*; encode before the network is called",
+    ),
+    "TorchScript": (
+        lambda: torch.jit.trace(nn.Linear(4, 4), torch.rand(2, 4)),
+        r"the network is TorchScript; give the module that it was made from",
+    ),
+    "compiled": (
+        lambda: nn.Sequential(torch.compile(digits_net(0))),
+        r"module '0' is compiled; give the module as it was before torch.compile",
+    ),
     "dropout that stays on": (lambda: LoopNet(noisy_layer), r"result of function 'dropout'"),
     "output with spatial axes": (lambda: LoopNet(not_a_vector), r"'lif1' has shape \(6, 8, 8\)"),
     "batch size written in": (lambda: LoopNet(fixed_batch), r"treat every batch size alike"),
@@ -347,7 +373,7 @@ REFUSALS: dict[str, tuple[Callable[[], nn.Module], str]] = {
         lambda: LoopNet(pool_over_features),
         r"function 'avg_pool1d' reads a tensor of shape \(4, 4\), which torch takes for a single",
     ),
-    "two inputs": (lambda: LoopNet(needs_two_inputs), r"must accept one tensor"),
+    "two inputs": (lambda: LoopNet(needs_two_inputs), r"must accept one tensor.*any number of"),
 }
 
 
