@@ -56,7 +56,8 @@ nitpick_ignore_regex = [
     ("py:.*", r"spear_gym\.(simulation|snn\.graph|lre\.families)(\..*)?"),
     ("py:data", r"FAMILIES|LOW_R2"),
     ("py:.*", r"spear_gym\.pruning\.keeping\._.*"),
-    ("py:exc", r"KeepingError"),
+    ("py:exc", r"KeepingError|CheckpointError"),
+    ("py:func", r"(spear_gym\.checkpoint\.remove_checkpoints|check_reachable)"),
     ("py:(class|func)", r"spear_gym\.(pruning\.surgery\.OwnForward|snn\.handover\.hand_over)"),
 ]
 
