@@ -8,8 +8,8 @@ from collections.abc import Callable, Mapping
 from importlib import import_module
 from typing import Any
 
-from spear_gym.plugins import PluginError, blaming, import_path
-from spear_gym.text import shown, unknown
+from spear_gym.boundary.plugins import PluginError, blaming, import_path
+from spear_gym.boundary.text import shown, unknown
 
 from .algorithms import ALGORITHMS, hyperparameters_file
 from .base import Agent, AgentError, AgentFailed, SearchResult, SearchSession, run_search

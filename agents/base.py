@@ -9,6 +9,8 @@ from typing import Any, NoReturn, Protocol, TypeVar
 
 import numpy as np
 
+from spear_gym.boundary.plugins import described, is_own, raised_by_us
+from spear_gym.boundary.text import unknown
 from spear_gym.degenerate import Habits, network_faults, no_better_than_guessing
 from spear_gym.env import Observation, SpearPruneEnv
 from spear_gym.evaluation import (
@@ -19,8 +21,6 @@ from spear_gym.evaluation import (
     PrefixMeasure,
 )
 from spear_gym.judge import Candidate, Judge, best_of
-from spear_gym.plugins import described, is_own, raised_by_us
-from spear_gym.text import unknown
 
 EPISODES_PER_EVALUATION = 10
 """A search ends at this many episodes per evaluation of its budget, paid or not."""

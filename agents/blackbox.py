@@ -28,8 +28,8 @@ from optuna.samplers.nsgaii import BaseCrossover, BaseMutation
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial
 
+from spear_gym.boundary.text import shown
 from spear_gym.evaluation import EvaluationFailed
-from spear_gym.text import shown
 
 from .base import AgentError, SearchSession, check_settings
 from .evolution import RegularizedEvolutionSampler

@@ -12,10 +12,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from spear_gym import files
+from spear_gym.boundary import files
+from spear_gym.boundary.fields import Fields
+from spear_gym.boundary.files import FileError, write_json
 from spear_gym.evaluation import Counts, Finetuned, PlanEvaluator
-from spear_gym.fields import Fields
-from spear_gym.files import FileError, write_json
 from spear_gym.pruning.keeping import NETWORK, PLAN, STRUCTURE, KeepingError
 from spear_gym.pruning.origin import origin_of
 from spear_gym.pruning.plan import PlanError

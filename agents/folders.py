@@ -11,10 +11,10 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Literal
 
-from spear_gym import files
+from spear_gym.boundary import files
+from spear_gym.boundary.files import FileError, check_writable, raised_as, temporary_for
+from spear_gym.boundary.ownership import Lease, own
 from spear_gym.checkpoint import is_checkpoint, remove_checkpoints
-from spear_gym.files import FileError, check_writable, raised_as, temporary_for
-from spear_gym.ownership import Lease, own
 from spear_gym.pruning.keeping import NETWORK, PLAN, STRUCTURE
 
 SETTINGS, RESULT = "settings.json", "result.json"

@@ -7,8 +7,8 @@ from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+from spear_gym.boundary.files import number_in_name, write_bytes, write_json
 from spear_gym.evaluation import PlanEvaluator
-from spear_gym.files import number_in_name, write_bytes, write_json
 from spear_gym.judge import Candidate, Judge, TargetError
 from spear_gym.lre import SynopsEstimator
 from spear_gym.pruning.keeping import PLAN

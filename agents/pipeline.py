@@ -12,11 +12,11 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from spear_gym.boundary.files import uninterrupted, write_json
+from spear_gym.boundary.ownership import Lease
 from spear_gym.checkpoint import remove_checkpoints
 from spear_gym.evaluation import Counts, EvaluationFailed, Finetuned, PlanEvaluator
-from spear_gym.files import uninterrupted, write_json
 from spear_gym.judge import Candidate, Judge
-from spear_gym.ownership import Lease
 from spear_gym.record.ledger import Failure, Ledger, Replay
 from spear_gym.workload import Measurement, Workload, measure
 

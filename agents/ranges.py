@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields, replace
 from numbers import Integral, Real
 from typing import Any, TypeVar
 
-from spear_gym.text import shown
+from spear_gym.boundary.text import shown
 
 from .base import AgentError, check_settings
 

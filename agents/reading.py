@@ -14,8 +14,8 @@ from typing import Any, get_args
 import torch
 from torch import Tensor, nn
 
-from spear_gym.fields import Fields
-from spear_gym.files import (
+from spear_gym.boundary.fields import Fields
+from spear_gym.boundary.files import (
     JSON_LIMIT,
     FileError,
     largest_tensor_file,

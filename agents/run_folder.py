@@ -6,13 +6,13 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from spear_gym import files
-from spear_gym.evaluation import Finetuned, PlanEvaluator
-from spear_gym.files import (
+from spear_gym.boundary import files
+from spear_gym.boundary.files import (
     FileError,
     write_bytes,
     write_json,
 )
+from spear_gym.evaluation import Finetuned, PlanEvaluator
 from spear_gym.judge import Candidate, Judge
 from spear_gym.lre import BoundedEstimator, FittedEstimator, LinearEstimator, SynopsEstimator
 from spear_gym.pruning.keeping import NETWORK, PLAN, network_files

@@ -24,8 +24,8 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.noise import NormalActionNoise, OrnsteinUhlenbeckActionNoise
 
+from spear_gym.boundary.text import shown
 from spear_gym.env.observation import HIGH
-from spear_gym.text import shown
 
 from .algorithms import ALGORITHMS, hyperparameters
 from .base import AgentError, BudgetSpent, SearchSession, check_settings

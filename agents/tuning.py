@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import yaml
 
-from spear_gym.files import write_json, write_text
+from spear_gym.boundary.files import write_json, write_text
+from spear_gym.boundary.text import unknown
 from spear_gym.lre.targets import check_fraction
 from spear_gym.record.storage import mend_end, open_storage, open_study, own_study
 from spear_gym.settings import Goal, PlanSettings, flat
-from spear_gym.text import unknown
 
 from .algorithms import ALGORITHMS, ENVIRONMENT, WRAPPERS
 from .base import AgentError, check_budget, run_search
@@ -31,9 +31,9 @@ if TYPE_CHECKING:
     import optuna
     from optuna.storages import BaseStorage
 
+    from spear_gym.boundary.ownership import Lease
     from spear_gym.evaluation import PlanEvaluator
     from spear_gym.judge import Judge
-    from spear_gym.ownership import Lease
 
 Space = Callable[["optuna.Trial"], dict[str, Any]]
 

@@ -17,8 +17,8 @@ from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import ModuleType
 
+from spear_gym.boundary.files import write_text
 from spear_gym.env import SpearPruneEnv, make_env
-from spear_gym.files import write_text
 from spear_gym.report.page import table_markdown
 
 HERE = Path(__file__).parent

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import gymnasium as gym
 
-from spear_gym.plugins import FACTORIES
+from spear_gym.boundary.plugins import FACTORIES
 
 from .ids import IDS
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from torch import nn
 
+from spear_gym.boundary.files import FileError, largest_tensor_file, parse_tensors, read_whole
 from spear_gym.data.splits import DataSplits
-from spear_gym.files import FileError, largest_tensor_file, parse_tensors, read_whole
 from spear_gym.simulation.simulate import Scoring
 from spear_gym.training import OnBatch, Recipe, train
 from spear_gym.workload import Workload, WorkloadError

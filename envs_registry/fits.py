@@ -8,8 +8,8 @@ import os
 from contextlib import suppress
 from pathlib import Path
 
+from spear_gym.boundary.files import file_name
 from spear_gym.evaluation import PlanEvaluator
-from spear_gym.files import file_name
 from spear_gym.lre import FittedEstimator, load_estimator
 from spear_gym.lre.samples import LREError
 

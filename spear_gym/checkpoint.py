@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from spear_gym.files import (
+from spear_gym.boundary.files import (
     FileError,
     largest_tensor_file,
     parse_json,

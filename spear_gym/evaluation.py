@@ -17,6 +17,7 @@ import torch
 from torch import nn
 from torch.linalg import LinAlgError  # type: ignore[attr-defined]
 
+from spear_gym.boundary.text import unknown
 from spear_gym.checkpoint import checkpoint_in
 from spear_gym.degenerate import DegenerateWarning, network_faults
 from spear_gym.pruning.criteria import CRITERIA, CriterionError, rank_channels
@@ -29,7 +30,6 @@ from spear_gym.simulation.simulate import PRECISIONS, Precision, Scoring, Simula
 from spear_gym.simulation.walk import Walk
 from spear_gym.snn.graph import SpikingGraph
 from spear_gym.snn.picklable import make_picklable
-from spear_gym.text import unknown
 from spear_gym.training import OnBatch, Recipe, loss_gradients, train
 from spear_gym.workload import (
     Measurement,

@@ -17,14 +17,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from spear_gym.boundary.plugins import blaming
+from spear_gym.boundary.text import unknown
 from spear_gym.data.splits import DataSplits, LabelKind, Split
 from spear_gym.identity import identity
-from spear_gym.plugins import blaming
 from spear_gym.simulation.differentiable import outputs_over_time
 from spear_gym.simulation.simulate import accuracy
 from spear_gym.snn.decision import Decision, check_function
 from spear_gym.snn.graph import SpikingGraph
-from spear_gym.text import unknown
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 """Outputs ``(time, samples, outputs)`` and labels to one number."""

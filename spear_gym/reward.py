@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from numbers import Real
 from typing import Any, Protocol, runtime_checkable
 
-from spear_gym.text import shown, unknown
+from spear_gym.boundary.text import shown, unknown
 
 
 class RewardError(ValueError):

@@ -15,6 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from spear_gym.boundary.plugins import FACTORIES, PluginError, call, import_path
+from spear_gym.boundary.text import unknown
 from spear_gym.data.splits import MapDataset, Split, as_split
 from spear_gym.identity import identity
 from spear_gym.objective import (
@@ -26,7 +28,6 @@ from spear_gym.objective import (
     scores_of_a_sample,
     splits_of,
 )
-from spear_gym.plugins import FACTORIES, PluginError, call, import_path
 from spear_gym.pruning.plan import Plan
 from spear_gym.pruning.surgery import OwnForward, runnable
 from spear_gym.simulation.own_forward import check_simulation
@@ -37,7 +38,6 @@ from spear_gym.snn.errors import TraceError
 from spear_gym.snn.graph import SpikingGraph
 from spear_gym.snn.leaves import describe
 from spear_gym.snn.trace import private_copy, trace
-from spear_gym.text import unknown
 from spear_gym.training import Recipe
 
 DEFINITIONS = 1

@@ -14,8 +14,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spear_gym import files
-from spear_gym.files import (
+from spear_gym.boundary import files
+from spear_gym.boundary.files import (
     FileError,
     parse_json,
     read_json,

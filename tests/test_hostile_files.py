@@ -21,7 +21,7 @@ from safetensors.torch import load_file, save_file
 from spear_gym.agents.compare.report import page_of
 from spear_gym.agents.compare.run import ARCHIVE, Comparison
 from spear_gym.agents.folders import RunError, sums
-from spear_gym.files import FileError
+from spear_gym.boundary.files import FileError
 from spear_gym.lre import LREError, SampleStore, fit_line, load_estimator
 from spear_gym.studies.lre import LREStudy, Pool
 
@@ -402,7 +402,7 @@ def test_aimed_archives(spear: Spear, archive: dict[str, Any], tmp_path: Path, n
 
 def test_bombs(spear: Spear, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / ARCHIVE
-    monkeypatch.setattr("spear_gym.files.MOST_VALUES", 10**6)
+    monkeypatch.setattr("spear_gym.boundary.files.MOST_VALUES", 10**6)
     for content, message in (
         (bytes(2**28 + 1), "unpacks to more than the 256 MiB"),
         (b"[" + b"[]," * 10**6 + b"1]", "more than 1,000,000 values"),

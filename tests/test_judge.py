@@ -13,8 +13,8 @@ import toys
 from hypothesis import given
 from hypothesis import strategies as st
 
+from spear_gym.boundary.files import write_json
 from spear_gym.evaluation import PlanEvaluator
-from spear_gym.files import write_json
 from spear_gym.judge import (
     Candidate,
     Judge,

@@ -16,11 +16,11 @@ from snntorch import functional as sf
 from torch import Tensor, nn
 
 from spear_gym.agents.repair import _workload_of
+from spear_gym.boundary.plugins import PluginError
 from spear_gym.data import Split
 from spear_gym.degenerate import DegenerateError, check_answers
 from spear_gym.evaluation import PlanEvaluator, refit_targets
 from spear_gym.objective import LOSSES, METRICS, Objective, ObjectiveError
-from spear_gym.plugins import PluginError
 from spear_gym.simulation.differentiable import outputs_over_time
 from spear_gym.snn.errors import TraceError
 from spear_gym.snn.trace import private_copy, trace

@@ -15,8 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from spear_gym import ownership
-from spear_gym.ownership import (
+from spear_gym.boundary import ownership
+from spear_gym.boundary.ownership import (
     BEAT_SECONDS,
     SILENT_SECONDS,
     FileSlot,
@@ -157,7 +157,7 @@ def test_owner_that_cannot_be_asked_for(
 
 def test_sign_of_life(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert 4 * BEAT_SECONDS < SILENT_SECONDS
-    monkeypatch.setattr("spear_gym.ownership.BEAT_SECONDS", 0.01)
+    monkeypatch.setattr("spear_gym.boundary.ownership.BEAT_SECONDS", 0.01)
     path = tmp_path / "owner.json"
     with own(path, "the run"):
         os.utime(path, (0, 0))

@@ -11,10 +11,10 @@ from commands import Spear, assert_one_clear_error, ledger_rows, read
 
 from spear_gym.agents import AgentError, AgentFailed, make_agent, run_search
 from spear_gym.agents.base import SearchSession
+from spear_gym.boundary.plugins import PluginError, import_path
 from spear_gym.evaluation import PlanEvaluator
 from spear_gym.judge import Candidate, make_judge
 from spear_gym.lre import NoEstimator
-from spear_gym.plugins import PluginError, import_path
 from spear_gym.reward import TargetAwareReward
 from spear_gym.workload import Workload
 

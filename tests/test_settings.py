@@ -15,11 +15,11 @@ from spear_gym.agents.compare import cells
 from spear_gym.agents.compare.cells import CompareSettings
 from spear_gym.agents.front import search_targets
 from spear_gym.agents.run_folder import SearchSettings
+from spear_gym.boundary.fields import Fields
 from spear_gym.cli.compare import compare
 from spear_gym.cli.search import search
 from spear_gym.env import make_env
 from spear_gym.evaluation import PlanEvaluator
-from spear_gym.fields import Fields
 from spear_gym.judge import TargetError
 from spear_gym.lre import LREError, NoEstimator
 from spear_gym.reward import RewardError, make_reward

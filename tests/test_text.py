@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from spear_gym.agents import AGENTS
 from spear_gym.agents.compare.run import ARCHIVE, Comparison
+from spear_gym.boundary.text import csv_cell, plain_markdown, printable
 from spear_gym.cli.common import Terminal
 from spear_gym.report.page import (
     Page,
@@ -30,7 +31,6 @@ from spear_gym.report.page import (
 )
 from spear_gym.report.plan_frame import draw_plan
 from spear_gym.report.plan_view import LayerView, PlanView, plan_figure, print_plan
-from spear_gym.text import csv_cell, plain_markdown, printable
 
 HOSTILE = (
     r"$\frac$", "[/x]", "[bold", "]]", ":smile:", "a|b", "<script>alert(1)</script>", "&amp;",

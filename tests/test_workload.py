@@ -15,11 +15,11 @@ from networks import StepNet
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from spear_gym.boundary.files import write_tensors
 from spear_gym.data import Split
 from spear_gym.envs_registry import ENTRIES
 from spear_gym.envs_registry.catalogue import load_weights
 from spear_gym.evaluation import PlanEvaluator
-from spear_gym.files import write_tensors
 from spear_gym.pruning.plan import PlanError
 from spear_gym.snn.errors import TraceError
 from spear_gym.snn.zoo import ConvSNN, digits_net

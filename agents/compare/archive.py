@@ -9,9 +9,9 @@ from typing import Any
 
 from spear_gym.agents.base import AgentError
 from spear_gym.agents.reading import at_least_1, share
+from spear_gym.boundary.fields import Fields, shown
+from spear_gym.boundary.files import FileError, file_name
 from spear_gym.env.observation import check_features
-from spear_gym.fields import Fields, shown
-from spear_gym.files import FileError, file_name
 from spear_gym.lre.samples import MOST_FRACTION
 from spear_gym.settings import parted
 from spear_gym.simulation.simulate import PRECISIONS, SCORINGS

@@ -14,9 +14,9 @@ from spear_gym.agents.base import AgentError, check_budget
 from spear_gym.agents.folders import RunError, claimed, read_json
 from spear_gym.agents.pipeline import finish, search_in_folder
 from spear_gym.agents.run_folder import SearchReport, SearchSettings
+from spear_gym.boundary.files import file_name, number_in_name, write_json
 from spear_gym.env.observation import check_features
 from spear_gym.evaluation import PlanEvaluator
-from spear_gym.files import file_name, number_in_name, write_json
 from spear_gym.judge import Judge, TargetError
 from spear_gym.lre import estimate_of
 from spear_gym.settings import DEFAULT_TARGET, Goal, PlanSettings, flat

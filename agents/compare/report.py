@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from spear_gym.agents.algorithms import tuning_record
-from spear_gym.files import write_text
+from spear_gym.boundary.files import write_text
 from spear_gym.report.page import Page, Section, Table, csv_text, write_page
 
 from .analysis import Analysis

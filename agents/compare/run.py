@@ -12,8 +12,8 @@ from typing import Any
 
 from spear_gym.agents.folders import RunError, owned, read_json
 from spear_gym.agents.pipeline import environment_versions
-from spear_gym.fields import Fields
-from spear_gym.files import FileError, read_packed_json, write_bytes, write_json
+from spear_gym.boundary.fields import Fields
+from spear_gym.boundary.files import FileError, read_packed_json, write_bytes, write_json
 from spear_gym.record.storage import check_storage
 from spear_gym.settings import flat
 from spear_gym.workers.tasks import run_tasks

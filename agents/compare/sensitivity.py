@@ -13,8 +13,8 @@ from typing import get_args
 
 from spear_gym.agents.base import AgentError
 from spear_gym.agents.folders import RunError, read_json
+from spear_gym.boundary.files import number_in_name, write_json
 from spear_gym.env.observation import MEASURED
-from spear_gym.files import number_in_name, write_json
 from spear_gym.simulation.simulate import Scoring
 from spear_gym.workload import Workload
 

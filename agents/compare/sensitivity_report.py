@@ -8,8 +8,8 @@ from pathlib import Path
 
 from spear_gym.agents import make_agent
 from spear_gym.agents.base import AgentError
+from spear_gym.boundary.files import write_text
 from spear_gym.env.observation import MEASURED
-from spear_gym.files import write_text
 from spear_gym.report.comparison_pictures import sensitivity_figure
 from spear_gym.report.page import Page, Picture, Section, Table, csv_text, write_page
 

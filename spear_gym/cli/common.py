@@ -22,7 +22,7 @@ from rich.table import Table
 from rich.text import Text
 from typer.core import TyperGroup
 
-from spear_gym.text import cut, printable
+from spear_gym.boundary.text import cut, printable
 
 
 class Commands(TyperGroup):
@@ -119,8 +119,8 @@ def complain(what: str, message: str) -> None:
 
 def check_criterion(name: str) -> None:
     """Refuses a criterion that there is none of, before any work."""
+    from spear_gym.boundary.text import unknown
     from spear_gym.pruning.criteria import CRITERIA, CriterionError
-    from spear_gym.text import unknown
 
     if name not in CRITERIA:
         raise CriterionError(unknown("criterion", name, tuple(CRITERIA)))

@@ -9,8 +9,8 @@ from typing import Any
 
 import typer
 
+from spear_gym.boundary.plugins import is_own, raised_by_us
 from spear_gym.cli.common import INTERRUPTED, complain
-from spear_gym.plugins import is_own, raised_by_us
 
 MISTAKE = 2
 """What was asked for cannot be done; the error says why."""

@@ -46,7 +46,7 @@ def inspect(
             soft_wrap=True,
         )
     if png is not None:
-        from spear_gym.files import write_bytes
+        from spear_gym.boundary.files import write_bytes
         from spear_gym.report.network_picture import network_png
 
         write_bytes(png, network_png(view))

@@ -118,8 +118,8 @@ def _own_path(evaluator: PlanEvaluator) -> Path:
     Raises:
         LREError: when it cannot be written there, as in a home folder that is read-only.
     """
+    from spear_gym.boundary.files import check_writable
     from spear_gym.envs_registry.fits import user_path
-    from spear_gym.files import check_writable
     from spear_gym.lre.samples import LREError
 
     path = user_path(evaluator)
@@ -143,7 +143,7 @@ def fit_with_progress(
     path: Path,
 ) -> FittedEstimator:
     """Fits LRE, shows the intervals shrinking and the quality, and writes the fit to ``path``."""
-    from spear_gym.files import write_json
+    from spear_gym.boundary.files import write_json
     from spear_gym.lre.fit import fit_lre
 
     count = worker_count(workers)

@@ -49,12 +49,12 @@ def lre_study_command(
     NAME is a workload, or several separated by commas. The same command goes on after a stop.
     """
     set_threads(1)
-    from spear_gym.files import file_name
+    from spear_gym.boundary.files import file_name
+    from spear_gym.boundary.text import unknown
     from spear_gym.report.page import write_page
     from spear_gym.simulation.simulate import SCORINGS
     from spear_gym.studies.lre import LREStudy, StudySettings, is_study, lre_study
     from spear_gym.studies.lre_report import lre_page
-    from spear_gym.text import unknown
     from spear_gym.workload import WorkloadError, resolve_workload
 
     check_seed(seed)

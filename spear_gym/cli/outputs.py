@@ -25,7 +25,7 @@ def check_output(path: Path, ours: Callable[[Path], bool]) -> None:
         RunError: when it may not be written.
     """
     from spear_gym.agents.folders import RunError
-    from spear_gym.files import check_writable
+    from spear_gym.boundary.files import check_writable
 
     try:
         check_writable(path)
@@ -96,7 +96,7 @@ def is_inspection(path: Path) -> bool:
 
 def is_weights(path: Path) -> bool:
     """Recognises weights that `spear pretrain` wrote."""
-    from spear_gym.files import FileError, read_tensor_header
+    from spear_gym.boundary.files import FileError, read_tensor_header
 
     try:
         return read_tensor_header(path).get("__metadata__") == PRETRAINED
@@ -111,7 +111,7 @@ def is_settings(environment: str) -> Callable[[Path], bool]:
 
 
 def _start(path: Path, size: int) -> bytes:
-    from spear_gym.files import FileError, read_start
+    from spear_gym.boundary.files import FileError, read_start
 
     try:
         return read_start(path, size)
@@ -120,7 +120,7 @@ def _start(path: Path, size: int) -> bytes:
 
 
 def _mapping(path: Path) -> dict[str, Any]:
-    from spear_gym.files import FileError, read_json
+    from spear_gym.boundary.files import FileError, read_json
 
     try:
         found = read_json(path, undefined=True)

@@ -117,7 +117,7 @@ def search(
     """
     set_threads(threads)
     from spear_gym.agents.run_folder import SearchSettings
-    from spear_gym.files import number_in_name
+    from spear_gym.boundary.files import number_in_name
     from spear_gym.judge import TargetError
     from spear_gym.lre.conformal import DEFAULT_CONFIDENCE
     from spear_gym.settings import DEFAULT_TARGET, Goal, PlanSettings

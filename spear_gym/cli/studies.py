@@ -46,7 +46,7 @@ def score_study_command(
 ) -> None:
     """Measure whether each way of scoring predicts the accuracy after fine-tuning."""
     set_threads(1)
-    from spear_gym.files import file_name, write_bytes, write_json
+    from spear_gym.boundary.files import file_name, write_bytes, write_json
     from spear_gym.studies.score import VALID, ScoredPlan, score_study
     from spear_gym.studies.score_picture import score_png
     from spear_gym.workload import resolve_workload
@@ -114,7 +114,7 @@ def spread_study_command(
 ) -> None:
     """Measure whether a workload tells plans apart: spread between plans against seeds."""
     set_threads(1)
-    from spear_gym.files import file_name, write_json
+    from spear_gym.boundary.files import file_name, write_json
     from spear_gym.studies.spread import spread_study
     from spear_gym.workload import resolve_workload
 

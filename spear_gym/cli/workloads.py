@@ -45,9 +45,9 @@ def pretrain(
     """Train a shipped workload's network again from scratch, seeded."""
     # One thread always: the order of floating-point sums depends on their number.
     set_threads(1)
+    from spear_gym.boundary.files import write_tensors
+    from spear_gym.boundary.text import unknown
     from spear_gym.envs_registry import ENTRIES
-    from spear_gym.files import write_tensors
-    from spear_gym.text import unknown
     from spear_gym.workload import WorkloadError
 
     if name not in ENTRIES:

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from spear_gym.boundary.text import shown, unknown
 from spear_gym.evaluation import PlanEvaluator
-from spear_gym.text import shown, unknown
 from spear_gym.workload import Workload
 
 

@@ -11,6 +11,7 @@ import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
 
+from spear_gym.boundary.text import shown, unknown
 from spear_gym.env.arguments import OptionError, check_options, check_types
 from spear_gym.env.info import FAILURES, Infos, failure_code
 from spear_gym.env.observation import HIGH, NAMES, Observer
@@ -33,7 +34,6 @@ from spear_gym.reward import RewardShape
 from spear_gym.settings import Goal, PlanSettings
 from spear_gym.simulation.simulate import Precision, Scoring
 from spear_gym.snn.handover import hand_over
-from spear_gym.text import shown, unknown
 from spear_gym.training import Recipe
 from spear_gym.workload import Workload, resolve_workload
 

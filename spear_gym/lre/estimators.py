@@ -21,8 +21,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from spear_gym.fields import Fields
-from spear_gym.files import FileError, raised_as, read_json
+from spear_gym.boundary.fields import Fields
+from spear_gym.boundary.files import FileError, raised_as, read_json
 
 from .families import FAMILIES, Features, Regression, check_family
 from .samples import LREError, Sample

@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from spear_gym.text import unknown
+from spear_gym.boundary.text import unknown
 
 from .samples import LREError
 

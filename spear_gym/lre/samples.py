@@ -9,9 +9,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from spear_gym.fields import Fields
-from spear_gym.files import FileError, read_json, write_text
-from spear_gym.ownership import Lease, own
+from spear_gym.boundary.fields import Fields
+from spear_gym.boundary.files import FileError, read_json, write_text
+from spear_gym.boundary.ownership import Lease, own
 
 MOST_FRACTION = 1e6
 """SynOps over those of the unpruned network; they are about 1 at most."""

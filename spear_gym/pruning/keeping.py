@@ -16,8 +16,8 @@ from typing import Any, Protocol, get_args
 import torch
 from torch import Tensor, nn
 
-from spear_gym.fields import Fields
-from spear_gym.files import (
+from spear_gym.boundary.fields import Fields
+from spear_gym.boundary.files import (
     JSON_LIMIT,
     FileError,
     json_bytes,

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from spear_gym.boundary.text import unknown
 from spear_gym.snn.graph import PrunableGroup
-from spear_gym.text import unknown
 
 WholeLimit = int | Mapping[str, int]
 RatioLimit = float | Mapping[str, float]

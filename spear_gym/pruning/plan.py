@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from spear_gym import fields
-from spear_gym.files import parse_json, raised_as
+from spear_gym.boundary import fields
+from spear_gym.boundary.files import parse_json, raised_as
 from spear_gym.pruning.limits import (
     LimitError,
     RatioLimit,

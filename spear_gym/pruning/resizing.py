@@ -7,9 +7,9 @@ from collections.abc import Mapping
 import snntorch as snn
 from torch import Tensor, nn
 
+from spear_gym.boundary.text import unknown
 from spear_gym.pruning.plan import PlanError
 from spear_gym.snn.neurons.recurrent import take_widths
-from spear_gym.text import unknown
 
 _NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
 

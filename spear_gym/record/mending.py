@@ -9,8 +9,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from spear_gym.files import write_bytes
-from spear_gym.ownership import own
+from spear_gym.boundary.files import write_bytes
+from spear_gym.boundary.ownership import own
 from spear_gym.record.journal import LinkLock
 from spear_gym.record.journal_mender import Mender
 from spear_gym.record.journal_rows import recognise

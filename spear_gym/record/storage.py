@@ -13,8 +13,8 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from spear_gym.files import check_writable
-from spear_gym.ownership import FileSlot, Lease, OwnedError
+from spear_gym.boundary.files import check_writable
+from spear_gym.boundary.ownership import FileSlot, Lease, OwnedError
 from spear_gym.record.addresses import LedgerError, hidden, is_address, parse, shown
 
 if TYPE_CHECKING:

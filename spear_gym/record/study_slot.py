@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import Engine, delete, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
-from spear_gym.ownership import Entry
+from spear_gym.boundary.ownership import Entry
 
 if TYPE_CHECKING:
     from optuna.storages import RDBStorage
@@ -18,7 +18,7 @@ SEEN = "owner seen"
 
 
 class StudySlot:
-    """A slot (see :mod:`spear_gym.ownership`) in the table of Optuna's study attributes.
+    """A slot (see :mod:`spear_gym.boundary.ownership`) in the table of Optuna's study attributes.
 
     The attribute changes in one statement that compares and sets, which Optuna's own interface
     does not offer; of two processes that insert it, the table's constraint refuses one.

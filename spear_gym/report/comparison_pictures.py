@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from spear_gym.text import printable
+from spear_gym.boundary.text import printable
 
 if TYPE_CHECKING:
     from matplotlib.artist import Artist

@@ -6,7 +6,7 @@ import io
 import warnings
 from typing import TYPE_CHECKING, Any
 
-from spear_gym.text import printable
+from spear_gym.boundary.text import printable
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

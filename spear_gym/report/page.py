@@ -12,9 +12,9 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from spear_gym.files import write_bytes, write_text
+from spear_gym.boundary.files import write_bytes, write_text
+from spear_gym.boundary.text import csv_cell, plain_markdown
 from spear_gym.report.drawing import saved
-from spear_gym.text import csv_cell, plain_markdown
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from spear_gym.boundary.text import printable
 from spear_gym.report.drawing import in_plain_text
-from spear_gym.text import printable
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -13,9 +13,9 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from spear_gym.plugins import blaming
+from spear_gym.boundary.plugins import blaming
+from spear_gym.boundary.text import unknown
 from spear_gym.snn.errors import TraceError
-from spear_gym.text import unknown
 
 Recorded = Literal["current", "spikes", "membrane"]
 """What is recorded of the output node at every time step."""

@@ -94,7 +94,7 @@ def _refuse_compiled(name: str, module: nn.Module) -> None:
     where = f"module '{name}'" if name else "the network"
     if isinstance(module, torch.jit.ScriptModule):
         raise TraceError(f"{where} is TorchScript; give the module that it was made from")
-    if "_orig_mod" in module._modules or getattr(module, "_compiled_call_impl", None) is not None:
+    if "_orig_mod" in module._modules:
         raise TraceError(
             f"{where} is compiled; give the module as it was before torch.compile "
             "(`compiled._orig_mod`), and compile what is handed over"

@@ -76,6 +76,7 @@ def trace(
     if check is None:
         count = example.shape[batch_axis]
         check = example.flip(batch_axis).narrow(batch_axis, 0, count - 1)
+    model = getattr(model, "_orig_mod", model)  # what torch.compile was given
     check_layers(model)
     with preserved_states():
         private = _copied(model)

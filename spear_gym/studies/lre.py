@@ -14,9 +14,9 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from spear_gym.boundary.fields import Fields
+from spear_gym.boundary.files import FileError, file_name, read_packed_json, write_bytes
 from spear_gym.evaluation import Counts, PlanEvaluator
-from spear_gym.fields import Fields
-from spear_gym.files import FileError, file_name, read_packed_json, write_bytes
 from spear_gym.lre import LREError, Sample, SampleStore
 from spear_gym.lre.fit import sample_plan
 from spear_gym.lre.sampling import spanning_plans, spread_plans

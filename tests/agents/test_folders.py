@@ -26,7 +26,7 @@ from spear_gym.agents.folders import (
     remove_front,
     state_of,
 )
-from spear_gym.files import (
+from spear_gym.boundary.files import (
     FileError,
     clear_dead,
     file_name,
@@ -35,7 +35,7 @@ from spear_gym.files import (
     write_bytes,
     write_json,
 )
-from spear_gym.ownership import OwnedError
+from spear_gym.boundary.ownership import OwnedError
 
 SETTINGS = {
     "format": RUN_FORMAT,

@@ -21,11 +21,11 @@ from spear_gym.agents.ranges import Range
 from spear_gym.agents.sb3 import OURS
 from spear_gym.agents.sb3_ranges import ranges_of
 from spear_gym.agents.spear_ddpg import SpearDDPGSettings
+from spear_gym.boundary.text import shown
 from spear_gym.evaluation import PlanEvaluator
 from spear_gym.judge import make_judge
 from spear_gym.lre import NoEstimator
 from spear_gym.reward import TargetAwareReward
-from spear_gym.text import shown
 from spear_gym.workload import Workload
 
 DATACLASSES = {

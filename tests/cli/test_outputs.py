@@ -12,8 +12,8 @@ import toys
 from commands import Spear, assert_one_error, runner
 from safetensors.torch import save_file
 
+from spear_gym.boundary.files import write_tensors
 from spear_gym.cli.outputs import is_report, is_weights, with_format
-from spear_gym.files import write_tensors
 from spear_gym.lre import fit_line
 from spear_gym.lre.estimators import LRE_FORMAT
 from spear_gym.report import page

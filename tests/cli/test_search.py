@@ -14,8 +14,8 @@ from commands import Spear, assert_one_error, ledger_rows, read
 from torch import nn
 
 from spear_gym.agents.repair import AIM
+from spear_gym.boundary.files import write_json
 from spear_gym.evaluation import Finetuned, PlanEvaluator
-from spear_gym.files import write_json
 from spear_gym.lre import FittedEstimator, bounded, fit_line
 from spear_gym.lre.sampling import spanning_plans
 from spear_gym.workload import measure

@@ -8,9 +8,9 @@ from collections.abc import Iterator
 
 import pytest
 
+from spear_gym.boundary.files import uninterrupted
 from spear_gym.cli.errors import status_of
 from spear_gym.cli.stopping import stops_in_order
-from spear_gym.files import uninterrupted
 
 pytestmark = pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="signals of POSIX")
 

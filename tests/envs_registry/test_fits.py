@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 from toys import on_line
 
+from spear_gym.boundary.files import write_json
 from spear_gym.envs_registry import ENTRIES
 from spear_gym.envs_registry.fits import SHIPPED, shipped_path, stored_lre, user_path
 from spear_gym.evaluation import PlanEvaluator
-from spear_gym.files import write_json
 from spear_gym.lre import fit_line, load_estimator
 from spear_gym.workload import Workload, load_workload
 

@@ -15,8 +15,8 @@ from sklearn.linear_model import LinearRegression
 from sklearn.metrics import mean_absolute_error, r2_score
 from toys import on_line, rebuilt, sample
 
+from spear_gym.boundary.files import write_json
 from spear_gym.evaluation import PlanEvaluator
-from spear_gym.files import write_json
 from spear_gym.lre import (
     LinearEstimator,
     LREError,

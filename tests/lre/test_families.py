@@ -17,7 +17,7 @@ from sklearn.linear_model import LinearRegression
 from sklearn.preprocessing import PolynomialFeatures
 from toys import failed, on_line, sample
 
-from spear_gym.files import write_json
+from spear_gym.boundary.files import write_json
 from spear_gym.lre import (
     FAMILIES,
     FittedEstimator,

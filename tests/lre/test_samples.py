@@ -16,8 +16,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from spear_gym.boundary.ownership import OwnedError
 from spear_gym.lre import LREError, Sample, SampleStore
-from spear_gym.ownership import OwnedError
 
 FINGERPRINT = {"workload": "0123456789abcdef", "scoring": "refit"}
 

@@ -15,9 +15,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from ledgers import IDENTITY, JUDGE
 
+from spear_gym.boundary.ownership import Owner
 from spear_gym.cli.ledger import DAMAGED
 from spear_gym.evaluation import Counts, PlanEvaluator
-from spear_gym.ownership import Owner
 from spear_gym.record.ledger import Failure, Ledger, Replay
 from spear_gym.record.mending import examine, repair, summaries
 from spear_gym.record.storage import LedgerError

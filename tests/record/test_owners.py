@@ -20,9 +20,9 @@ import optuna
 import pytest
 from ledgers import IDENTITY, JUDGE
 
+from spear_gym.boundary.ownership import SILENT_SECONDS, OwnedError, Owner
 from spear_gym.evaluation import PlanEvaluator
 from spear_gym.judge import Candidate
-from spear_gym.ownership import SILENT_SECONDS, OwnedError, Owner
 from spear_gym.record.ledger import Ledger
 from spear_gym.record.mending import examine, repair, summaries
 from spear_gym.record.storage import LedgerError, open_storage, own_study
@@ -208,7 +208,7 @@ def test_sign_of_life_in_a_database(
 ) -> None:
     if isinstance(where, Path):
         return  # tested with the files
-    monkeypatch.setattr("spear_gym.ownership.BEAT_SECONDS", 0.01)
+    monkeypatch.setattr("spear_gym.boundary.ownership.BEAT_SECONDS", 0.01)
     with opened(where, evaluator):
         storage = open_storage(where)
         study = storage.get_study_id_from_name("a search")

@@ -15,7 +15,7 @@ from reference import frames_of, reset_own
 from snntorch import functional as sf
 from torch import Tensor, nn
 
-from spear_gym.plugins import PluginError
+from spear_gym.boundary.plugins import PluginError
 from spear_gym.simulation.differentiable import forward
 from spear_gym.simulation.simulate import Simulator, accuracy
 from spear_gym.snn.decision import READOUTS, Decision, check_function

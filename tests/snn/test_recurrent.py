@@ -21,8 +21,8 @@ from torch import Tensor, nn
 from torch.nn.utils import prune
 from training_steps import arctan, assert_same_training_step, loop_readout
 
+from spear_gym.boundary.files import tensor_bytes
 from spear_gym.evaluation import PlanEvaluator
-from spear_gym.files import tensor_bytes
 from spear_gym.lre.sampling import expected_fraction
 from spear_gym.pruning.plan import Plan
 from spear_gym.pruning.surgery import grafted_network, prune_network

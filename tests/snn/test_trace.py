@@ -288,3 +288,13 @@ def test_reset_and_registration_reach_copies() -> None:
     assert not net.lif1.mem.any()
     utils.reset(twin)
     assert not twin.lif1.mem.any()
+
+
+def test_a_compiled_network_is_read_as_what_it_was_made_from() -> None:
+    net = StepNet().eval()
+    compiled = torch.compile(net, backend="eager")
+    graph = trace(compiled, images(4, 1, 16, 16))  # type: ignore[arg-type]
+    assert type(graph.model) is StepNet
+    assert [node.name for node in graph.nodes] == [
+        node.name for node in trace(net, images(4, 1, 16, 16)).nodes
+    ]

@@ -16,7 +16,7 @@ import json
 import sys
 from pathlib import Path
 
-from spear_gym.files import write_json
+from spear_gym.boundary.files import write_json
 from spear_gym.report.page import Table, table_markdown
 
 HERE = Path(__file__).parent

@@ -20,8 +20,8 @@ from typing import Any
 
 from spear_gym.agents import make_agent, run_search
 from spear_gym.agents.repair import repair
+from spear_gym.boundary.files import write_json, write_text
 from spear_gym.evaluation import Finetuned, PlanEvaluator
-from spear_gym.files import write_json, write_text
 from spear_gym.judge import Judge, make_judge
 from spear_gym.lre import (
     FittedEstimator,

@@ -17,8 +17,8 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+from spear_gym.boundary.files import write_text
 from spear_gym.evaluation import PlanEvaluator
-from spear_gym.files import write_text
 from spear_gym.report.page import csv_text
 from spear_gym.workers.processes import prepare_process
 from spear_gym.workload import load_workload, measure

@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from spear_gym.agents import AGENTS, make_agent, run_search
+from spear_gym.boundary.files import write_text
 from spear_gym.evaluation import PlanEvaluator
-from spear_gym.files import write_text
 from spear_gym.judge import Candidate, Judge, make_judge
 from spear_gym.lre import NoEstimator
 from spear_gym.reward import TargetAwareReward

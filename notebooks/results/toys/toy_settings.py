@@ -17,9 +17,9 @@ import torch
 
 from spear_gym.agents import Agent, make_agent, run_search
 from spear_gym.agents.spear_ddpg import SpearDDPG, SpearDDPGSettings
+from spear_gym.boundary.files import write_text
 from spear_gym.data import digits
 from spear_gym.evaluation import PlanEvaluator
-from spear_gym.files import write_text
 from spear_gym.judge import Judge, make_judge
 from spear_gym.lre import NoEstimator
 from spear_gym.reward import TargetAwareReward

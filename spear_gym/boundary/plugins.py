@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from spear_gym.text import cut
+from spear_gym.boundary.text import cut
 
 if TYPE_CHECKING:
     from spear_gym.workload import Workload
@@ -23,7 +23,7 @@ FACTORIES: dict[str, Callable[[], Workload]] = {}
 LONGEST = 300
 """Characters of a foreign message that are shown."""
 
-_OWN = str(Path(__file__).parent)
+_OWN = str(Path(__file__).parents[1])
 _INSTALLED = tuple(sysconfig.get_paths()[name] for name in ("stdlib", "purelib", "platlib"))
 
 

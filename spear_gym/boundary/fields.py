@@ -6,8 +6,8 @@ import math
 from collections.abc import Callable, Collection
 from typing import Any, TypeVar
 
-from spear_gym.files import FileError
-from spear_gym.text import printable
+from spear_gym.boundary.files import FileError
+from spear_gym.boundary.text import printable
 
 LONGEST = 1000
 """Characters of a text, unless it is said otherwise."""
