@@ -34,7 +34,7 @@ from spear_gym.evaluation import EvaluationFailed, PlanEvaluator
 from spear_gym.lre import LREError, NoEstimator
 from spear_gym.pruning.surgery import prune_network
 from spear_gym.simulation.simulate import SCORINGS, Scoring, Simulator
-from spear_gym.workload import Workload, measure
+from spear_gym.workload import Workload, WorkloadError, measure
 
 IDS = sorted(name for name, spec in gym.registry.items() if spec.entry_point == ENTRY_POINT)
 WORKLOADS = {entry.environment: entry.name for entry in ENTRIES.values()}
@@ -528,3 +528,16 @@ def test_shared_evaluator_pays_once(tiny: Workload) -> None:
 
 def test_high_bounds_are_float32() -> None:
     assert HIGH.dtype == np.float32
+
+
+def test_a_workload_of_the_users_by_its_path() -> None:
+    """As the commands take it: ``module:function``, looked up where Python finds modules."""
+    env = gym.make("SpearPrune-v0", workload="toys:tiny", target=0.5, lre="none")
+    inner = env.unwrapped
+    assert isinstance(inner, SpearPruneEnv)
+    assert inner.evaluator.workload.name == "tiny"
+    assert gym.make(env.spec).unwrapped.evaluator.workload.name == "tiny"  # type: ignore[arg-type,attr-defined]
+    envs = gym.make_vec("SpearPrune-v0", 2, workload="toys:tiny", target=0.5, lre="none")
+    assert envs.reset(seed=0)[0].shape[0] == 2
+    with pytest.raises(WorkloadError, match="cannot import the workload 'toyz:tiny': there is no"):
+        gym.make("SpearPrune-v0", workload="toyz:tiny")
