@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 import statistics
 from collections import defaultdict
 
@@ -107,7 +108,11 @@ def test_promise_page() -> None:
             np.mean([study.epochs(r) for r in own])
             - np.mean([study.epochs(r) for r in study.of(workload, "none")])
         )
-    assert f"{min(more):.1f} to {max(more):.0f} more epochs" in text
+    extra = f"{min(more):.1f} to {max(more):.1f} more epochs"
+    assert extra in text
+    assert f"at {extra}, none of 180 was over, and 1 before repair" in said("README.md")
+    own = [r for w in study.WORKLOADS for r in study.of(w, "bound")]
+    assert (len(own), len(study.broken(own, "before"))) == (180, 1)
     repaired = [r for r in study.rows() if "after" in r]
     apart = max(abs(r["after"]["test"] / r["after"]["search"] - 1) for r in repaired)
     assert 0.007 < apart < 0.008
@@ -119,6 +124,17 @@ def test_promise_page() -> None:
         f"{ours:.3f} on `digits-events`, against {theirs:.3f} without a prediction (which is "
         f"{100 * over:.0f} % over the target"
     ) in text
+    assert (
+        f"After repair it is {study.accuracy(events['bound'], 'after'):.3f}, with "
+        f"{more[study.WORKLOADS.index('digits-events')]:.1f} more epochs"
+    ) in text
+    margins, missed = [], []
+    for workload in study.WORKLOADS:
+        own = study.of(workload, "bound", 0.15)
+        margins.append(100 * np.median([r["predicted"] - r["estimate"] for r in own]) / 0.15)
+        missed.append(100 * study.distance(own, "before"))
+    assert "that margin is {:.0f}, {:.0f} and {:.0f} % of the target".format(*margins) in text
+    assert "of the {:.0f}, {:.0f} and {:.0f} % by which networks miss it".format(*missed) in text
     above = np.array([r["before"]["search"] - r["estimate"] for r in events["bound"]])
     assert f"lie {above.mean() / above.std(ddof=1):.1f} of their spread above" in text
     counts = [len(study.broken(study.of(w, "none"), "before")) for w in study.WORKLOADS]
@@ -199,7 +215,17 @@ def test_ten_times_as_long() -> None:
         accuracy("cluttered-digits", a, 10) - accuracy("cluttered-digits", a, 1)
         for a in study.AGENTS
     ]
-    assert f"worth {min(gains):.0f} to {max(gains):.0f} points on `cluttered-digits`" in text
+    runs: dict[tuple[str, str], list[float]] = defaultdict(list)
+    for r in rows:
+        if (r["workload"], r["agent"] != "unpruned") == ("cluttered-digits", True):
+            runs[r["agent"], r["seed"]].append(100 * float(r["test_accuracy"]))
+    each = [late - early for early, late in runs.values()]
+    assert len(each) == 9
+    assert (
+        f"worth {min(gains):.0f} to {max(gains):.0f} points on `cluttered-digits` (means of three "
+        f"plans; {min(each):.0f} to {max(each):.0f} plan by plan), more than the "
+        f"{ahead('cluttered-digits', 1)[0]:.0f} that a search is ahead"
+    ) in text
     assert (
         "by {:.1f} and {:.1f} points at the recipe's length, and by {:.1f} and {:.1f} after it; on "
         "`digits` by {:.1f} and {:.1f}, and then {:.1f} and {:.1f} behind".format(
@@ -297,10 +323,13 @@ def test_agents_page_and_readme_tell_the_ablations_means() -> None:
     assert (
         "took {:.0f} s with `spear-ddpg`, and {:.0f}, {:.0f} and {:.0f} s".format(*took)
     ) in text
-    assert (
-        f"`spear-ddpg` is {ahead('spear-ddpg'):.1f} points above that of random search, and that "
-        f"of `tpe` {ahead('tpe'):.1f} ("
-    ) in said("README.md")
+    readme = said("README.md")
+    assert f"`spear-ddpg` is {ahead('spear-ddpg'):.1f} points of test accuracy (" in readme
+    assert f"and `tpe` {ahead('tpe'):.1f} (" in readme
+    toys = (RESULTS / "toys" / "enumerated.md").read_text(encoding="utf-8")
+    found = dict(re.findall(r"^\| `([\w-]+)` .* (\d+) of 30 \|", toys, re.MULTILINE))
+    told = "in {ddpg-default} of 30 searches, random {random};".format_map(found)
+    assert told in readme
     shares = []
     for agent in ("random", "spear-ddpg"):
         own = [cell["kept"] == "False" for cell in cells if cell["agent"] == agent]
@@ -320,3 +349,34 @@ def test_index_tells_sizes_and_recipes() -> None:
         assert f"{stored[name]['synops']:,.0f}" in row
         parameters = sum(p.numel() for p in entry.network(0).parameters())
         assert f"{parameters:,} parameters" in row
+
+
+# ------------------------------------------------------------------ speed, notebooks
+
+
+def test_speed_page_tells_the_share_of_products() -> None:
+    study, text = tables_of("speed"), said("speed.md")
+    rows = study.rows_of(study.loaded("speed.json"), "evaluation")
+
+    def ends(batch: int) -> tuple[float, float]:
+        own = [r for r in rows if r["batch"] == batch and r["network"] in study.SMALL]
+        shares = [100 / r["ours / products"] for r in own]
+        return min(shares), max(shares)
+
+    assert "{:.0f} to {:.0f} % on the small networks at batch 512".format(*ends(512)) in text
+    assert "{:.0f} to {:.0f} % at batch 64".format(*ends(64)) in text
+    assert min(100 / r["ours / products"] for r in rows if r["network"] == study.LARGE) > 80
+
+
+def test_notebook_tells_what_refitted_scoring_takes_off_the_drift() -> None:
+    study, off = tables_of("lre-study"), []
+    for name in ("digits", "cluttered-digits", "digits-events"):
+        found, drift = study.archive(name), []
+        for scoring in ("refit", "plain"):
+            before, after = study.both(
+                study.pool(found, scoring, found["epochs"])["held_out"],
+            )
+            drift.append(np.abs(after - before).mean())
+        off.append(100 * (1 - drift[0] / drift[1]))
+    notebook = (RESULTS.parent / "05_how_sure_is_the_prediction.ipynb").read_text(encoding="utf-8")
+    assert "refitted scoring takes {:.0f}, {:.0f} and {:.0f} % off".format(*off) in notebook

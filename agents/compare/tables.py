@@ -117,9 +117,9 @@ def task_table(analysis: Analysis) -> Table:
         ),
         rows,
         "Of all agents' runs. Measured is on test after fine-tuning, predicted by the fit that "
-        "plans were judged by. Where the ratio is above 1, whoever uses the whole target breaks "
-        "it, which is a matter of the network's fit and of no agent. The last column is the slope "
-        "along which runs are moved to SynOps = target.",
+        "plans were judged by. Where the ratio is above 1, whoever uses the whole target is likely "
+        "to break it. It depends on the network's fit and on the plans that were chosen. The last "
+        "column is the slope along which runs are moved to SynOps = target.",
     )  # fmt: skip
 
 

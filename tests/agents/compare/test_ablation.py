@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+from collections.abc import Sequence
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import ModuleType
@@ -11,9 +12,12 @@ from types import ModuleType
 import numpy as np
 import pytest
 import recount
+from numpy.typing import NDArray
+from scipy.stats import spearmanr
 
 from spear_gym.agents.compare.analysis import Analysis
 from spear_gym.agents.compare.contrasts import Contrast, contrasts
+from spear_gym.agents.compare.records import over_predicted
 from spear_gym.agents.compare.report import write_report
 from spear_gym.agents.compare.run import ARCHIVE, Comparison
 from spear_gym.agents.compare.statistics import Interval
@@ -264,6 +268,61 @@ def test_page_tells_what_decides_that_a_target_is_kept(analysis: Analysis) -> No
     assert (
         f"spread by {loads:.1%} of the target in SynOps and by {100 * accuracies:.1f} points"
     ).replace("%", " %") in SAID
+
+
+def shares_of_variance(values: NDArray[np.float64]) -> tuple[float, float]:
+    """Shares of the task, and of the agent with its interaction; values (tasks, agents, seeds)."""
+    between = values.mean(axis=2)
+    whole = values.var()
+    task = between.mean(axis=1).var() / whole
+    return task, between.var() / whole - task
+
+
+def test_page_tells_who_decides_measured_over_predicted(
+    analysis: Analysis, script: ModuleType
+) -> None:
+    def ratios(agents: Sequence[str]) -> NDArray[np.float64]:
+        return np.array(
+            [
+                [[over_predicted(r) for r in analysis.of(agent, [task])] for agent in agents]
+                for task in analysis.tasks
+            ]
+        )
+
+    task, agent = shares_of_variance(ratios(script.SEARCHING))
+    assert f"the task explains {100 * task:.0f} % of that ratio's variance" in SAID
+    assert f"who searched, alone and by task, {100 * agent:.0f} %" in SAID
+    task, agent = shares_of_variance(ratios(analysis.agents))
+    assert f"with the rules and `gates` {100 * task:.0f} and {100 * agent:.0f} %" in SAID
+    sca = ratios(["sca"])[analysis.tasks.index(("digits-events", 0.15))].mean() - 1
+    assert f"`sca` comes out {100 * sca:.0f} % above" in SAID
+
+
+def test_page_tells_how_score_and_accuracy_correlate(
+    analysis: Analysis, script: ModuleType
+) -> None:
+    def ends(agents: Sequence[str]) -> str:
+        found = []
+        for task in analysis.tasks:
+            records = [r for agent in agents for r in analysis.of(agent, [task])]
+            accuracies = [r["test_accuracy"] for r in records]
+            found.append(spearmanr([script.score_of(r) for r in records], accuracies).statistic)
+        return f"{min(found):.2f} to {max(found):.2f}"
+
+    assert f"correlate by {ends(script.SEARCHING)} among the 80 runs" in SAID
+    assert f"by {ends(('tpe', 'gp', 'cma-es', 'evolution'))} among the 40 of `tpe`" in SAID
+
+
+def test_readme_tells_contrasts(script: ModuleType) -> None:
+    readme = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
+    ours, tpe = (script.against("random")[agent] for agent in (recount.OURS, "tpe"))
+    assert script.points(ours.accuracy.interval, -1).split(" ", 1)[1] in readme
+    assert script.points(tpe.accuracy.interval, -1).split(" ", 1)[1] in readme
+    assert tpe.at_target is not None
+    level = script.points(tpe.at_target.interval, -1).split()[0]
+    assert f"{level} at equal SynOps (not shown after correction)" in readme
+    assert ours.accuracy.corrected > 0.05
+    assert tpe.at_target.corrected > 0.05
 
 
 def test_page_tells_of_the_corner_of_digits_events(analysis: Analysis) -> None:
