@@ -27,7 +27,7 @@ from spear_gym.snn.trace import trace
 PHASES = (Phase.explicit, Phase.reuse, Phase.generate)
 """Without shrinking: a network that fails is small as it is, and minutes are saved."""
 
-EXAMPLES = int(os.environ.get("GRAMMAR_EXAMPLES", "40"))
+EXAMPLES = int(os.environ.get("GRAMMAR_EXAMPLES", "25"))
 
 
 BIAS_TAKEN_OUT = Spec(
