@@ -55,7 +55,16 @@ from spear_gym.workers.leash import GRACE
 BUDGET = 16
 WORKERS = ("--workers", "2")
 TINY = ("--workload", "toys:tiny", "--lre", "none", "--targets", "0.4")
-FREE = {"seconds", "search_seconds", "evaluation_seconds", "simulator_runs", "statistics", "sha256"}
+FREE = {
+    "seconds",
+    "finetune_seconds",
+    "ways",
+    "search_seconds",
+    "evaluation_seconds",
+    "simulator_runs",
+    "statistics",
+    "sha256",
+}
 """Figures that differ from run to run: times, and what a process remembers."""
 
 WAYS = (signal.SIGKILL,) * 5 + (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
