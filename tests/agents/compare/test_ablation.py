@@ -331,10 +331,11 @@ def test_page_tells_of_the_corner_of_digits_events(analysis: Analysis) -> None:
     others = [r for r in analysis.of("evolution", task) if r["plan"][0] != 2]
     assert len(corner) == 7
     assert "`evolution` ended at such a plan in 7 of 10 runs" in SAID
-    assert not [r for r in analysis.of("spear-ddpg", task) if r["plan"][0] == 2]
+    learned = analysis.of("spear-ddpg", task)
+    assert not [r for r in learned if r["plan"][0] == 2]
     loads = [r["test_fraction"] / 0.15 - 1 for r in others]
     assert f"{min(loads):.1%} to {max(loads):.1%}".replace("%", "", 1).replace("%", " %") in SAID
-    for some, ends in ((corner, "0.50 to 0.55"), (others, "0.64 to 0.66")):
+    for some, ends in ((corner, "0.50 to 0.55"), ([*others, *learned], "0.60 to 0.67")):
         accuracies = [r["test_accuracy"] for r in some]
         assert f"{min(accuracies) + 1e-9:.2f} to {max(accuracies):.2f}" == ends
         assert ends in SAID
